@@ -1,0 +1,50 @@
+"""The house's rules: imports point down, and reading commands stay light."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAY_IMPORT = {
+    "blocks": {"blocks"},
+    "spaces": {"blocks", "spaces"},
+    "search": {"blocks", "spaces", "search"},
+    "reports": {"blocks", "spaces", "search", "reports"},
+}
+COMPOSITION_ROOT = "search/cli.py"
+MODULES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
+
+
+def imported_folders(module):
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            assert all(alias.name != "*" for alias in node.names), f"{module}: import *"
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names} & set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_point_down(module):
+    name = module.relative_to(ROOT).as_posix()
+    allowed = set(MAY_IMPORT) if name == COMPOSITION_ROOT else MAY_IMPORT[name.partition("/")[0]]
+    assert imported_folders(module) <= allowed
+
+
+def test_a_wrong_import_would_be_seen(tmp_path):
+    module = tmp_path / "wrong.py"
+    module.write_text("import torch\nfrom reports.page import write_report\n")
+    assert imported_folders(module) == {"reports"}
+
+
+@pytest.mark.parametrize("folder", sorted(MAY_IMPORT))
+def test_a_folder_says_its_role(folder):
+    text = (ROOT / folder / "__init__.py").read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    assert len(ast.get_docstring(tree)) > 100
+    assert len(tree.body) == 1, "__init__ holds a docstring alone: importing it must be free"
