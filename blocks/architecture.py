@@ -1,0 +1,205 @@
+"""What a network is, as frozen plain data: a backbone and the blocks at its sites.
+
+An architecture can be written with groups of sites and nominal options ("in-block", r = 16), and
+is resolved against a backbone's table of sites into its canonical form: one placement per site,
+options as they take effect there. Canonical architectures are equal exactly when they build the
+same network, and have one digest. No torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from blocks import registry
+from blocks.errors import BlockError, SiteError
+from blocks.formulas import Cost, total
+from blocks.frequency import frequency_name
+from blocks.options import OptionValue
+from blocks.site import SiteTable
+
+DIGEST_VERSION = 1
+
+Options = tuple[tuple[str, OptionValue], ...]
+
+
+def content_digest(prefix: str, content: object) -> str:
+    """The identity of plain data: a prefix with a version, and 128 bits of its SHA-256."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return f"{prefix}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+@dataclass(frozen=True, order=True)
+class Placement:
+    """A block at a site.
+
+    Args:
+        site: A site's name, or a group of sites: "stem", "stage", "in-block".
+        block: The block's short name.
+        options: Its options, as a mapping or as (name, value) pairs.
+    """
+
+    site: str
+    block: str
+    options: Options = ()
+
+    def __post_init__(self) -> None:
+        pairs = dict(self.options).items()
+        object.__setattr__(self, "options", tuple(sorted(pairs)))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"site": self.site, "block": self.block, "options": dict(self.options)}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A backbone with blocks at its sites.
+
+    Args:
+        backbone: The backbone's name.
+        placements: Kept sorted by site, so that the order of writing does not matter.
+        input_size: (height, width) of the images; None until it is resolved.
+    """
+
+    backbone: str
+    placements: tuple[Placement, ...] = ()
+    input_size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        # Options of one name may be of different types ("auto" and 3), which have no order.
+        in_order = sorted(self.placements, key=lambda p: (p.site, p.block, repr(p.options)))
+        object.__setattr__(self, "placements", tuple(in_order))
+
+    @property
+    def digest(self) -> str:
+        """The identity of a resolved architecture, the same in every study and space.
+
+        Raises:
+            BlockError: The architecture has not been resolved.
+        """
+        if self.input_size is None:
+            raise BlockError("an architecture has a digest once it is resolved against its sites")
+        return content_digest(f"a{DIGEST_VERSION}", self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "backbone": self.backbone,
+            "input_size": list(self.input_size) if self.input_size else None,
+            "placements": [placement.to_json() for placement in self.placements],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | str) -> Architecture:
+        """Read what ``to_json`` wrote, as data or as JSON text.
+
+        Raises:
+            BlockError: The data is no architecture.
+        """
+        try:
+            content = json.loads(data) if isinstance(data, str) else data
+            unknown = set(content) - {"backbone", "placements", "input_size"}
+            if unknown:
+                raise KeyError(*unknown)
+            size = content.get("input_size")
+            return cls(
+                str(content["backbone"]),
+                tuple(
+                    Placement(
+                        row["site"], row["block"], tuple(dict(row.get("options", {})).items())
+                    )
+                    for row in content.get("placements", ())
+                ),
+                (int(size[0]), int(size[1])) if size else None,
+            )
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise BlockError(
+                "an architecture needs 'backbone' and 'placements', each placement 'site', 'block'"
+                f" and 'options'; given: {data!r}"
+            ) from error
+
+
+def resolve(architecture: Architecture, sites: SiteTable) -> Architecture:
+    """The canonical form: concrete sites, options as they take effect at each one's map.
+
+    Raises:
+        BlockError: A block or option is unknown or has a value that it cannot take.
+        BackboneError: The backbone has no such site.
+        SiteError: A block cannot stand at a site's map, or two blocks are at one site.
+    """
+    placed: dict[str, Placement] = {}
+    for placement in architecture.placements:
+        if placement.block == registry.NONE:
+            continue
+        spec = registry.spec(placement.block)
+        given = {name: value for name, value in placement.options if name != "code"}
+        for site in sites.expand(placement.site):
+            if site.name in placed:
+                raise SiteError(
+                    f"{sites.backbone}: two blocks at site {site.name}, {placed[site.name].block}"
+                    f" and {placement.block}; keep one of them"
+                )
+            try:
+                options = spec.in_use(given, site.shape)
+            except SiteError as error:
+                raise SiteError(f"{error} at site {site.name} of {sites.backbone}") from None
+            placed[site.name] = Placement(site.name, spec.name, tuple(options.items()))
+    _, height, width = sites.input_shape
+    return Architecture(architecture.backbone, tuple(placed.values()), (height, width))
+
+
+def architecture_cost(architecture: Architecture, sites: SiteTable) -> Cost:
+    """What a resolved architecture costs: the backbone's count plus each block's closed formula.
+
+    Raises:
+        BlockError: A block has no closed formula; ``blocks.cost.measure_cost`` counts it.
+    """
+    return sites.cost + total([_placement_cost(p, sites) for p in architecture.placements])
+
+
+def _placement_cost(placement: Placement, sites: SiteTable) -> Cost:
+    spec = registry.spec(placement.block)
+    if spec.cost is None:
+        raise BlockError(f"block {spec.name} declares no cost formula")
+    (site,) = sites.expand(placement.site)
+    options = {name: value for name, value in placement.options if name != "code"}
+    return spec.cost(site.shape, spec.complete(options))
+
+
+def has_closed_cost(architecture: Architecture) -> bool:
+    """Whether every block of it declares a cost formula."""
+    return all(registry.spec(p.block).cost is not None for p in architecture.placements)
+
+
+def label(architecture: Architecture) -> str:
+    """A short name for people, such as ``resnet20 + se in-block reduction=16``."""
+    groups: dict[tuple[str, str], list[Placement]] = {}
+    for placement in architecture.placements:
+        groups.setdefault((placement.block, _group_of(placement.site)), []).append(placement)
+    parts = [
+        " ".join([block, group, *_option_words(placements)])
+        for (block, group), placements in groups.items()
+    ]
+    return (
+        " + ".join([architecture.backbone, *parts]) if parts else f"{architecture.backbone} (none)"
+    )
+
+
+def _group_of(site: str) -> str:
+    if ".unit" in site:
+        return "in-block"
+    return "stage" if site.startswith("stage") else site
+
+
+def _option_words(placements: list[Placement]) -> list[str]:
+    words = []
+    for name in sorted({name for placement in placements for name, _ in placement.options}):
+        values = [dict(placement.options).get(name) for placement in placements]
+        shown = [frequency_name(str(v)) if name == "frequency" else str(v) for v in values]
+        distinct = list(dict.fromkeys(shown))
+        words.append(f"{name}={'/'.join(distinct)}")
+    return words

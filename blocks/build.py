@@ -1,0 +1,102 @@
+"""From an architecture to a network: the only place where modules are joined.
+
+The backbone's start depends on the seed alone and each block's on (seed, site), so that adding a
+block leaves the backbone's first weights, and every other block's, as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from blocks import registry
+from blocks.architecture import Architecture, resolve
+from blocks.backbone import backbone, site_table
+
+
+def stream_seed(*parts: object) -> int:
+    """A seed of 63 bits for one stream of chance, named by its parts."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def build_network(
+    architecture: Architecture | Mapping[str, Any] | str,
+    *,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    input_size: tuple[int, int] | int | None = None,
+    seed: int | None = None,
+) -> nn.Module:
+    """Build the network that an architecture describes.
+
+    Args:
+        architecture: An architecture, resolved or not, or its JSON as data or text.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
+        input_size: (height, width) of the images; left out, the architecture's own.
+        seed: Where the weights start, apart from the global generator; None draws from that.
+
+    Returns:
+        A module that maps (N, in_channels, height, width) to (N, num_classes).
+
+    Raises:
+        ToolError: The backbone, a block, an option or a site is unknown or does not fit.
+    """
+    if not isinstance(architecture, Architecture):
+        architecture = Architecture.from_json(architecture)
+    height, width = _size(input_size, architecture)
+    row = backbone(architecture.backbone)
+    sites = site_table(architecture.backbone, (in_channels, height, width), num_classes)
+    resolved = resolve(architecture, sites)
+    with _Stream(seed, "backbone"):
+        network = row.build(num_classes, in_channels)
+    placed = [(sites.expand(placement.site)[0], placement) for placement in resolved.placements]
+    # Inner modules first: attaching behind a stage moves its units one name deeper.
+    placed.sort(key=lambda pair: pair[0].path.count("."), reverse=True)
+    for site, placement in placed:
+        options = {name: value for name, value in placement.options if name != "code"}
+        with _Stream(seed, "attention", site.name):
+            block = registry.create(placement.block, site.shape.channels, **options)
+        attach_after(network, site.path, block)
+    return network
+
+
+def attach_after(network: nn.Module, path: str, block: nn.Module) -> None:
+    """Put a block behind the module at ``path``; the module becomes its ``host``."""
+    parent_path, _, name = path.rpartition(".")
+    parent = network.get_submodule(parent_path)
+    host = parent.get_submodule(name)
+    joined = nn.Sequential(OrderedDict(host=host, attention=block))
+    parent.add_module(name, joined)
+
+
+def _size(given: tuple[int, int] | int | None, architecture: Architecture) -> tuple[int, int]:
+    if isinstance(given, int):
+        return given, given
+    if given is not None:
+        return given
+    if architecture.input_size is not None:
+        return architecture.input_size
+    return 32, 32
+
+
+class _Stream:
+    """Inside, torch's global generator runs the named stream; after, it goes on as before."""
+
+    def __init__(self, seed: int | None, *stream: object) -> None:
+        self.seed = None if seed is None else stream_seed(seed, *stream)
+
+    def __enter__(self) -> None:
+        if self.seed is not None:
+            self.state = torch.random.get_rng_state()
+            torch.default_generator.manual_seed(self.seed)
+
+    def __exit__(self, *exception: object) -> None:
+        if self.seed is not None:
+            torch.random.set_rng_state(self.state)

@@ -1,0 +1,60 @@
+"""Convolutional Block Attention Module: a channel gate, then a spatial gate.
+
+Woo, Park, Lee and Kweon, "CBAM", ECCV 2018, arXiv:1807.06521, eq. 1-3, as in the authors' code
+(Jongchan/attention-module): the shared layers have biases and the spatial convolution is followed
+by batch norm (momentum 0.01, scale starting at 0, so that the spatial gate starts at 0.5), which
+the paper's formula does not show; ``norm=False`` leaves it out.
+"""
+
+# Shape letters: B batch, C channels, H height, W width.
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from blocks.options import bottleneck_width
+
+
+class ConvolutionalBlockAttention(nn.Module):
+    """Rescale channels by their mean and maximum, then pixels by theirs.
+
+    Args:
+        channels: Channels of the feature map; kept by the output.
+        reduction: How many times narrower the shared squeezed layer is.
+        kernel_size: Side of the spatial convolution, odd.
+        norm: Whether batch norm follows the spatial convolution.
+    """
+
+    def __init__(
+        self, channels: int, *, reduction: int = 16, kernel_size: int = 7, norm: bool = True
+    ) -> None:
+        super().__init__()
+        squeezed = bottleneck_width(channels, reduction)
+        self.squeeze = nn.Linear(channels, squeezed)
+        self.excite = nn.Linear(squeezed, channels)
+        self.spatial = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        self.norm = nn.BatchNorm2d(1, momentum=0.01) if norm else nn.Identity()
+        if isinstance(self.norm, nn.BatchNorm2d):
+            nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Gate the channels and then the pixels of a map (B, C, H, W)."""
+        refined_BCHW = x_BCHW * self.channel_gate(x_BCHW)[:, :, None, None]
+        return refined_BCHW * self.spatial_gate(refined_BCHW)
+
+    def channel_gate(self, x_BCHW: Tensor) -> Tensor:
+        """A gate per channel, shape (B, C)."""
+        logits_BC = self._shared(x_BCHW.mean(dim=(2, 3))) + self._shared(x_BCHW.amax(dim=(2, 3)))
+        return logits_BC.sigmoid()
+
+    def spatial_gate(self, x_BCHW: Tensor) -> Tensor:
+        """A gate per pixel, shape (B, 1, H, W), from the maximum and the mean over channels."""
+        maximum_B1HW = x_BCHW.amax(dim=1, keepdim=True)
+        mean_B1HW = x_BCHW.mean(dim=1, keepdim=True)
+        pooled_B2HW = torch.cat((maximum_B1HW, mean_B1HW), dim=1)
+        gate_B1HW: Tensor = self.norm(self.spatial(pooled_B2HW)).sigmoid()
+        return gate_B1HW
+
+    def _shared(self, pooled_BC: Tensor) -> Tensor:
+        logits_BC: Tensor = self.excite(self.squeeze(pooled_BC).relu())
+        return logits_BC

@@ -1,0 +1,290 @@
+"""What a network costs: parameters, MACs and FLOPs, counted on the meta device in evaluation mode.
+
+Attention blocks of the registry cost their closed formula (``blocks.formulas``), so that one piece
+of mathematics costs the same however its code is spelt. All else is counted operator by operator
+by the table stated there: convolutions, linear layers and matrix products as ``macs``; those twice,
+plus element-wise operations, pooling and normalisation, as ``flops``. Moving and reshaping numbers
+is free. An operator that is in no table is named in a warning, not silently counted as nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from blocks import registry
+from blocks.errors import BlockError
+from blocks.formulas import BATCH_NORM_FLOPS, SIGMOID_FLOPS, Cost
+from blocks.options import MapShape
+
+aten = torch.ops.aten
+
+# Operations per number of the output. Composite functions are written out: hard-swish is an
+# addition, two comparisons, a multiplication and a division; GELU x/2 (1 + erf(x / sqrt 2)).
+ELEMENTWISE: dict[Any, int] = {
+    **dict.fromkeys(
+        (
+            *(aten.add, aten.add_, aten.sub, aten.sub_, aten.rsub, aten.mul, aten.mul_),
+            *(aten.div, aten.div_, aten.neg, aten.abs, aten.square, aten.reciprocal),
+            *(aten.exp, aten.exp_, aten.log, aten.sqrt, aten.sqrt_, aten.tanh, aten.tanh_),
+            *(aten.erf, aten.sin, aten.cos, aten.pow, aten.maximum, aten.minimum),
+            *(aten.relu, aten.relu_, aten.clamp_min, aten.clamp_max, aten.clamp_min_),
+            *(aten.gt, aten.lt, aten.ge, aten.le, aten.eq, aten.ne),
+        ),
+        1,
+    ),
+    **dict.fromkeys((aten.rsqrt, aten.clamp, aten.clamp_, aten.hardtanh, aten.hardtanh_), 2),
+    **dict.fromkeys((aten.leaky_relu, aten.leaky_relu_, aten.addcmul, aten.lerp), 2),
+    **dict.fromkeys((aten.elu, aten.elu_, aten.softplus), 3),
+    **dict.fromkeys((aten.sigmoid, aten.sigmoid_), SIGMOID_FLOPS),
+    **dict.fromkeys((aten.hardsigmoid, aten.hardsigmoid_), 4),
+    **dict.fromkeys((aten.silu, aten.silu_, aten.hardswish, aten.hardswish_), 5),
+    **dict.fromkeys((aten.gelu, aten.gelu_, aten.mish, aten.mish_), 5),
+    # Largest, subtract, exp, sum, divide.
+    **dict.fromkeys((aten._softmax, aten._log_softmax, aten._safe_softmax), 5),
+}
+
+# Numbers are moved, renamed or made, not computed.
+FREE: frozenset[Any] = frozenset(
+    (
+        *(aten.view, aten._unsafe_view, aten.reshape, aten.t, aten.transpose, aten.permute),
+        *(aten.expand, aten.slice, aten.select, aten.squeeze, aten.unsqueeze, aten.flatten),
+        *(aten.cat, aten.stack, aten.split, aten.split_with_sizes, aten.chunk, aten.unbind),
+        *(aten.constant_pad_nd, aten.clone, aten.copy_, aten._to_copy, aten.alias, aten.detach),
+        *(aten.empty, aten.empty_like, aten.zeros, aten.zeros_like, aten.ones, aten.ones_like),
+        *(aten.full, aten.full_like, aten.arange, aten.scalar_tensor, aten.lift_fresh),
+        *(aten.index, aten.gather, aten.roll, aten.flip, aten.repeat, aten.as_strided),
+        *(aten.new_zeros, aten.new_empty, aten.native_dropout, aten.contiguous, aten.fill_),
+        *(aten.pixel_shuffle, aten.pixel_unshuffle, aten.channel_shuffle, aten.unfold),
+        *(aten.upsample_nearest2d, aten.resolve_conj, aten.squeeze_, aten.unsqueeze_),
+    )
+)
+
+
+def _size(result: Any) -> int:
+    """How many numbers an operator returned (its first tensor)."""
+    first = result if isinstance(result, Tensor) else result[0]
+    return int(first.numel())
+
+
+def _convolution(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    x, weight, bias, transposed = args[0], args[1], args[2], args[6]
+    per_number = math.prod(weight.shape[1:])
+    macs = (x.numel() if transposed else _size(result)) * per_number
+    return macs, _size(result) if bias is not None else 0
+
+
+def _matrix_product(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    return _size(result) * int(args[0].shape[-1]), 0
+
+
+def _added_matrix_product(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    return _size(result) * int(args[1].shape[-1]), _size(result)
+
+
+def _attention(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    query, key, value = args[:3]
+    pairs = math.prod(query.shape[:-1]) * int(key.shape[-2])
+    scaling_and_softmax = 6 * pairs
+    return pairs * (int(query.shape[-1]) + int(value.shape[-1])), scaling_and_softmax
+
+
+def _mean(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    return 0, int(args[0].numel())
+
+
+def _sum(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    return 0, int(args[0].numel()) - _size(result)
+
+
+def _variance(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    return 0, 4 * int(args[0].numel())
+
+
+def _batch_norm(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    return 0, BATCH_NORM_FLOPS * _size(result)
+
+
+def _layer_norm(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    # Mean, subtract, square, mean, divide, and scale and shift where it has weights.
+    affine = 2 if args[2] is not None else 0
+    return 0, (5 + affine) * _size(result)
+
+
+def _group_norm(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    affine = 2 if args[1] is not None else 0
+    return 0, (5 + affine) * _size(result)
+
+
+def _window(kernel: Any) -> int:
+    sides = [kernel] * 2 if isinstance(kernel, int) else list(kernel)
+    return math.prod(sides if len(sides) == 2 else sides * 2)
+
+
+def _max_pool(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    return 0, _size(result) * (_window(args[1]) - 1)
+
+
+def _average_pool(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    return 0, _size(result) * _window(args[1])
+
+
+def _adaptive_average_pool(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    numbers = math.prod(args[0].shape[:-2])
+    for size, parts in zip(args[0].shape[-2:], result.shape[-2:], strict=True):
+        numbers *= sum(-(-(i + 1) * size // parts) - i * size // parts for i in range(parts))
+    return 0, int(numbers)
+
+
+def _bilinear(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    # Three weighted means of two numbers: two multiplications and an addition each.
+    return 0, 9 * _size(result)
+
+
+Count = Callable[[Sequence[Any], Any], tuple[int, int]]  # (macs, other operations)
+
+COUNTED: dict[Any, Count] = {
+    aten.convolution: _convolution,
+    **dict.fromkeys((aten.mm, aten.bmm, aten.mv, aten.dot), _matrix_product),
+    **dict.fromkeys((aten.addmm, aten.baddbmm), _added_matrix_product),
+    **dict.fromkeys(
+        (
+            aten._scaled_dot_product_flash_attention_for_cpu,
+            aten._scaled_dot_product_fused_attention_overrideable,
+            aten._scaled_dot_product_flash_attention,
+            aten._scaled_dot_product_efficient_attention,
+        ),
+        _attention,
+    ),
+    aten.mean: _mean,
+    **dict.fromkeys((aten.sum, aten.amax, aten.amin, aten.max, aten.min, aten.cumsum), _sum),
+    **dict.fromkeys((aten.var, aten.std, aten.var_mean), _variance),
+    **dict.fromkeys(
+        (
+            aten.native_batch_norm,
+            aten._native_batch_norm_legit_no_training,
+            aten._native_batch_norm_legit,
+            aten.cudnn_batch_norm,
+        ),
+        _batch_norm,
+    ),
+    aten.native_layer_norm: _layer_norm,
+    aten.native_group_norm: _group_norm,
+    aten.max_pool2d_with_indices: _max_pool,
+    aten.avg_pool2d: _average_pool,
+    aten._adaptive_avg_pool2d: _adaptive_average_pool,
+    aten.upsample_bilinear2d: _bilinear,
+}
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up operators as they run, except inside blocks that have a closed formula."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.macs = 0
+        self.flops = 0
+        self.uncounted: Counter[str] = Counter()
+        self.suspended = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not self.suspended:
+            self._add(func.overloadpacket, args, result)
+        return result
+
+    def _add(self, packet: Any, args: tuple[Any, ...], result: Any) -> None:
+        if packet in COUNTED:
+            macs, others = COUNTED[packet](args, result)
+            self.macs += macs
+            self.flops += 2 * macs + others
+        elif packet in ELEMENTWISE:
+            if any(isinstance(a, Tensor) and a.is_floating_point() for a in args):
+                self.flops += ELEMENTWISE[packet] * _size(result)
+        elif packet not in FREE:
+            self.uncounted[str(packet)] += 1
+
+
+def measure_cost(network: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
+    """Count what one image costs, in evaluation mode, without running a number.
+
+    Args:
+        network: Any network of images; it is copied, not changed.
+        input_shape: (channels, height, width) of one image.
+
+    Returns:
+        The cost for a batch of one.
+
+    Warns:
+        UserWarning: Operators were met that are in no table; they are named.
+    """
+    on_meta = copy.deepcopy(network).to("meta").eval()
+    counter = _Counter()
+    for module in on_meta.modules():
+        if hasattr(module, "attention_block"):
+            _count_by_formula(module, counter)
+    with torch.no_grad(), counter:
+        on_meta(torch.empty(1, *input_shape, device="meta"))
+    if counter.uncounted:
+        warnings.warn(
+            f"operators that are in no cost table, counted as 0: {', '.join(counter.uncounted)}",
+            stacklevel=2,
+        )
+    params = {id(p): p for p in network.parameters()}.values()
+    return Cost(
+        params=sum(p.numel() for p in params),
+        trainable_params=sum(p.numel() for p in params if p.requires_grad),
+        macs=counter.macs,
+        flops=counter.flops,
+    )
+
+
+def _count_by_formula(module: nn.Module, counter: _Counter) -> None:
+    """Let a block of the registry cost its closed formula where it has one."""
+    name, options = module.attention_block  # type: ignore[misc]
+    formula = registry.spec(str(name)).cost
+    if formula is None:
+        return
+
+    def enter(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        counter.suspended += 1
+
+    def leave(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        counter.suspended -= 1
+        cost = formula(MapShape(*inputs[0].shape[1:]), dict(options))
+        counter.macs += cost.macs
+        counter.flops += cost.flops
+
+    module.register_forward_pre_hook(enter)
+    module.register_forward_hook(leave)
+
+
+def block_cost(name: str, shape: MapShape, options: Mapping[str, Any]) -> Cost:
+    """What one block costs at a map: its closed formula, else counted.
+
+    Raises:
+        BlockError: The block is unknown or cannot take these options.
+    """
+    row = registry.spec(name)
+    if row.cost is not None:
+        return row.cost(shape, row.complete(options))
+    with torch.device("meta"):
+        block = registry.create(name, shape.channels, **options)
+    try:
+        return measure_cost(block, (shape.channels, shape.height, shape.width))
+    except RuntimeError as error:
+        raise BlockError(f"{name} cannot run at a map of {shape}: {error}") from error

@@ -1,0 +1,32 @@
+"""Efficient Channel Attention: channel gates from neighbouring channels' means.
+
+Wang, Wu, Zhu, Li, Zuo and Hu, "ECA-Net", CVPR 2020, arXiv:1910.03151, eq. 9 and 12. The released
+ECA-Net50 sets its kernels by hand (3, 5, 5, 7); ``auto`` is the paper's formula.
+"""
+
+# Shape letters: B batch, C channels, H height, W width.
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from blocks.options import eca_kernel_size
+
+
+class EfficientChannelAttention(nn.Module):
+    """Rescale every channel by a gate computed from the means of its neighbours.
+
+    Args:
+        channels: Channels of the feature map; kept by the output.
+        kernel_size: Neighbours that a gate sees, an odd number; "auto": the paper's formula.
+    """
+
+    def __init__(self, channels: int, *, kernel_size: int | str = "auto") -> None:
+        super().__init__()
+        size = eca_kernel_size(channels) if kernel_size == "auto" else int(kernel_size)
+        self.conv = nn.Conv1d(1, 1, kernel_size=size, padding=size // 2, bias=False)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Gate the channels of a map (B, C, H, W)."""
+        mean_B1C = x_BCHW.mean(dim=(2, 3))[:, None, :]
+        gate_BC: Tensor = self.conv(mean_B1C).sigmoid()[:, 0, :]
+        return x_BCHW * gate_BC[:, :, None, None]

@@ -1,0 +1,101 @@
+"""Frequency channel attention (FcaNet): channel gates from DCT coefficients of the map.
+
+Qin, Zhang, Wu and Li, "FcaNet: Frequency Channel Attention Networks", ICCV 2021,
+arXiv:2012.11879, eq. 2-6. SE with the mean of a channel replaced by one coefficient of its
+orthonormal two-dimensional DCT-II; contiguous groups of channels take different frequencies.
+With frequency (0, 0) the descriptor is sqrt(H W) times the mean, as in the authors' code.
+
+Departs from the authors' code in two stated ways: the bases follow the map at hand instead of a
+size fixed for every stage (``dct_size`` pools first, as they do), and on maps under 7 pixels the
+frequencies are rescaled so that none vanishes (``authors=True`` keeps their rule).
+"""
+
+# Shape letters: B batch, C channels, G frequency groups, H height, W width.
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from blocks.errors import SiteError
+from blocks.frequency import parse_frequency, scaled_index
+from blocks.options import bottleneck_width
+
+
+def dct_basis(index: int, size: int) -> Tensor:
+    """One orthonormal DCT-II basis vector, shape (size,), float64."""
+    positions = torch.arange(size, dtype=torch.float64) + 0.5
+    scale = math.sqrt(1 / size) if index == 0 else math.sqrt(2 / size)
+    return torch.cos(math.pi * index * positions / size) * scale
+
+
+class FrequencyChannelAttention(nn.Module):
+    """Rescale every channel by a gate computed from one DCT coefficient per channel.
+
+    Args:
+        channels: Channels of the feature map; kept by the output.
+        frequency: A published set ("top16") or pairs "u,v+u,v" (u vertical) on the 7-grid; group i
+            of the channels takes pair i.
+        reduction: How many times narrower the squeezed layer is.
+        dct_size: "map": the DCT of the map itself; a number: of the map pooled to that side.
+        authors: Scale frequencies by the authors' integer rule on maps under 7 pixels too.
+
+    Raises:
+        SiteError: The channels cannot be split equally among the frequencies.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        frequency: str = "top16",
+        reduction: int = 16,
+        dct_size: int | str = "map",
+        authors: bool = False,
+    ) -> None:
+        super().__init__()
+        self.pairs = parse_frequency(frequency)
+        if channels % len(self.pairs):
+            raise SiteError(
+                f"fca: {channels} channels cannot be split into {len(self.pairs)} equal frequency"
+                " groups; choose fewer frequencies or a number that divides the channels"
+            )
+        self.channels_per_group = channels // len(self.pairs)
+        self.dct_size = dct_size
+        self.authors = authors
+        squeezed = bottleneck_width(channels, reduction)
+        self.squeeze = nn.Linear(channels, squeezed, bias=False)
+        self.excite = nn.Linear(squeezed, channels, bias=False)
+        self._bases: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Gate the channels of a map (B, C, H, W)."""
+        gate_BC: Tensor = self.excite(self.squeeze(self.describe(x_BCHW)).relu()).sigmoid()
+        return x_BCHW * gate_BC[:, :, None, None]
+
+    def describe(self, x_BCHW: Tensor) -> Tensor:
+        """One DCT coefficient per channel, shape (B, C)."""
+        seen_BCHW = x_BCHW
+        if self.dct_size != "map" and x_BCHW.shape[2:] != (self.dct_size, self.dct_size):
+            seen_BCHW = functional.adaptive_avg_pool2d(x_BCHW, int(self.dct_size))
+        bases_CHW = self.bases(seen_BCHW)
+        return (seen_BCHW * bases_CHW).sum(dim=(2, 3))
+
+    def bases(self, like_BCHW: Tensor) -> Tensor:
+        """The DCT basis of every channel for a map like this one, shape (C, H, W)."""
+        height, width = like_BCHW.shape[2:]
+        key = (height, width, like_BCHW.device, like_BCHW.dtype)
+        if key not in self._bases:
+            with torch.inference_mode(False):  # kept for training too, whoever asks first
+                groups_GHW = torch.stack([self._basis(u, v, height, width) for u, v in self.pairs])
+                self._bases[key] = groups_GHW.repeat_interleave(self.channels_per_group, dim=0).to(
+                    device=like_BCHW.device, dtype=like_BCHW.dtype
+                )
+        return self._bases[key]
+
+    def _basis(self, u: int, v: int, height: int, width: int) -> Tensor:
+        vertical_H = dct_basis(scaled_index(u, height, authors=self.authors), height)
+        horizontal_W = dct_basis(scaled_index(v, width, authors=self.authors), width)
+        return vertical_H[:, None] * horizontal_W[None, :]

@@ -1,0 +1,37 @@
+"""Squeeze-and-Excitation: channel gates from globally pooled features.
+
+Hu, Shen and Sun, "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:1709.01507, eq. 2-4.
+Departs from the authors' Caffe models in the default of ``bias`` (theirs have biases; without
+them the parameters are the paper's 2/r sum C^2), and from all of them where ``channels <
+reduction``: the squeezed layer then is 1 wide. Unlike timm's ``SEModule`` the width is not rounded
+to a multiple of 8, so that every reduction builds another network.
+"""
+
+# Shape letters: B batch, C channels, H height, W width.
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from blocks.options import bottleneck_width
+
+
+class SqueezeExcite(nn.Module):
+    """Rescale every channel by a gate in (0, 1) computed from its spatial mean.
+
+    Args:
+        channels: Channels of the feature map; kept by the output.
+        reduction: How many times narrower the squeezed layer is (the paper's r).
+        bias: Whether the two layers have biases.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16, bias: bool = False) -> None:
+        super().__init__()
+        squeezed = bottleneck_width(channels, reduction)
+        self.squeeze = nn.Linear(channels, squeezed, bias=bias)
+        self.excite = nn.Linear(squeezed, channels, bias=bias)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Gate the channels of a map (B, C, H, W)."""
+        mean_BC = x_BCHW.mean(dim=(2, 3))
+        gate_BC: Tensor = self.excite(self.squeeze(mean_BC).relu()).sigmoid()
+        return x_BCHW * gate_BC[:, :, None, None]

@@ -1,0 +1,114 @@
+import pytest
+import torch
+
+from blocks import registry
+from blocks.cost import measure_cost
+from blocks.formulas import Cost, total
+from blocks.options import MapShape
+
+
+def cost_of(block, shape, **options):
+    row = registry.spec(block)
+    return row.cost(MapShape(*shape), row.complete(options))
+
+
+def test_costs_add_up():
+    assert Cost(1, 2, 3, 4) + Cost(10, 20, 30, 40) == Cost(11, 22, 33, 44)
+    assert total([]) == Cost()
+    assert total([Cost(1, 1, 2, 3)] * 3) == Cost(3, 3, 6, 9)
+
+
+def test_cost_survives_json():
+    cost = Cost(params=1, trainable_params=2, macs=3, flops=4)
+    assert cost.to_json() == {"params": 1, "trainable_params": 2, "macs": 3, "flops": 4}
+    assert Cost.from_json(cost.to_json()) == cost
+
+
+# 64 channels on 7 x 7: 49 pixels, 3136 numbers; r = 16, so 4 wide and 2 * 64 * 4 = 512 weights.
+BY_HAND = [
+    # mean 3136, layers 1024, ReLU 4, sigmoid 4 * 64, scale 3136
+    ("se", {}, (512, 512, 3136 + 1024 + 4 + 256 + 3136)),
+    # ... and biases 4 + 64
+    ("se", {"bias": True}, (580, 512, 3136 + 1024 + 68 + 4 + 256 + 3136)),
+    # mean 3136, 3 taps 2 * 192, sigmoid 256, scale 3136
+    ("eca", {}, (3, 192, 3136 + 384 + 256 + 3136)),
+    ("eca", {"kernel_size": 9}, (9, 576, 3136 + 1152 + 256 + 3136)),
+    # 49 multiplications and 48 additions a channel in the mean's place; not in the macs
+    ("fca", {}, (512, 512, 64 * 97 + 1024 + 4 + 256 + 3136)),
+    # pooled to 14 x 14 by windows of one pixel, 196 of them a channel; then 391 a channel
+    ("fca", {"dct_size": 14}, (512, 512, 64 * 196 + 64 * 391 + 1024 + 4 + 256 + 3136)),
+    # eleven a number and two a channel
+    ("simam", {}, (0, 0, 11 * 3136 + 2 * 64)),
+    # channel gate: mean 3136, maximum 64 * 48, layers twice (1024 + 68 + 4), sum 64, sigmoid 256,
+    # scale 3136; spatial gate: maximum 63 * 49, mean 3136, 98 taps on 49 pixels, norm 2 * 49,
+    # sigmoid 4 * 49, scale 3136
+    (
+        "cbam",
+        {},
+        (
+            512 + 68 + 98 + 2,
+            1024 + 98 * 49,
+            *[3136 + 3072 + 2 * 1096 + 64 + 256 + 3136 + 3087 + 3136 + 9604 + 98 + 196 + 3136],
+        ),
+    ),
+    # 18 taps and no norm
+    (
+        "cbam",
+        {"kernel_size": 3, "norm": False},
+        (
+            512 + 68 + 18,
+            1024 + 18 * 49,
+            *[3136 + 3072 + 2 * 1096 + 64 + 256 + 3136 + 3087 + 3136 + 1764 + 196 + 3136],
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("block", "options", "expected"), BY_HAND)
+def test_costs_worked_out_by_hand(block, options, expected):
+    params, macs, flops = expected
+    assert cost_of(block, (64, 7, 7), **options) == Cost(params, params, macs, flops)
+
+
+def test_simam_on_one_pixel_is_one_multiplication():
+    assert cost_of("simam", (64, 1, 1)) == Cost(flops=64)
+
+
+def test_macs_of_fcanet_are_those_of_se():
+    for shape in [(64, 7, 7), (256, 56, 56), (16, 3, 5)]:
+        se, fca = cost_of("se", shape), cost_of("fca", shape)
+        assert (se.params, se.macs) == (fca.params, fca.macs)
+        assert fca.flops > se.flops
+
+
+SHAPES = [(64, 7, 7), (64, 1, 1), (32, 5, 9), (48, 14, 14), (16, 3, 2)]
+CASES = [
+    ("se", {}),
+    ("se", {"reduction": 4, "bias": True}),
+    ("se", {"reduction": 1000}),
+    ("eca", {}),
+    ("eca", {"kernel_size": 9}),
+    ("fca", {}),
+    ("fca", {"frequency": "low2", "reduction": 4}),
+    ("fca", {"frequency": "bot8", "dct_size": 7}),
+    ("fca", {"frequency": "top1", "dct_size": 3, "authors": True}),
+    ("simam", {}),
+    ("simam", {"energy_lambda": 0.1}),
+    ("cbam", {}),
+    ("cbam", {"reduction": 4, "kernel_size": 3}),
+    ("cbam", {"norm": False, "kernel_size": 5}),
+]
+
+
+def test_every_block_with_a_formula_is_put_to_the_count():
+    with_formula = {spec.name for spec in registry.specs() if spec.cost is not None}
+    assert with_formula == {block for block, _ in CASES}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("block", "options"), CASES)
+def test_formula_equals_the_count_of_the_operators(block, options, shape):
+    built = registry.create(block, shape[0], **options).eval().to("meta")
+    built(torch.empty(1, *shape, device="meta"))  # FcaNet's bases are made once, not per image
+    del built.attention_block
+    assert measure_cost(built, shape) == cost_of(block, shape, **options)
