@@ -1,0 +1,258 @@
+"""From suggestions to canonical candidates.
+
+``propose`` asks for one value after another, each only where it matters (a reduction where the
+type squeezes, a placement where there is attention), whoever answers: an Optuna trial, a random
+generator, or the exhaustive walk of ``enumerate_proposals``. ``draw`` turns the answers into a
+candidate whose options are what takes effect at each site.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from blocks import registry
+from blocks.architecture import Architecture, Placement, resolve
+from blocks.backbone import site_table
+from blocks.errors import SiteError, SpaceError
+from blocks.formulas import Cost
+from blocks.options import OptionValue
+from blocks.site import STEM, SiteTable
+from spaces.candidate import Candidate, DataFacts, Training
+from spaces.parameters import Choice, Choose, Domain, fixed
+from spaces.space import Space
+
+ENUMERATION_LIMIT = 50_000
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Answers for every setting that matters, not yet canonical.
+
+    Args:
+        values: The searched settings alone: parameter -> value.
+        architecture: With groups of sites and nominal options.
+        training: Resolved training settings.
+        label: A short name for people.
+    """
+
+    values: Mapping[str, OptionValue]
+    architecture: Architecture
+    training: Training
+    label: str
+
+
+class _Answers:
+    """Asks for values; keeps those that were a choice."""
+
+    def __init__(self, choose: Choose) -> None:
+        self.choose = choose
+        self.values: dict[str, OptionValue] = {}
+
+    def ask(self, name: str, domain: Domain) -> OptionValue:
+        if domain.is_fixed:
+            return domain.default
+        value = self.values[name] = self.choose(name, domain)
+        return value
+
+
+def propose(space: Space, choose: Choose, data: DataFacts) -> Proposal:
+    """Ask for one candidate's settings.
+
+    Args:
+        space: What may vary.
+        choose: Answers (parameter's name, its domain) with a value; asked about choices alone.
+        data: The data set; the number of stages depends on its input shape.
+    """
+    answers = _Answers(choose)
+    name = str(answers.ask("backbone", space.backbones))
+    placements = tuple(_placements(space, answers, sites_of(name, data)))
+    training = _training(space, answers)
+    architecture = Architecture(name, placements)
+    return Proposal(answers.values, architecture, training, proposal_label(architecture))
+
+
+def _placements(space: Space, answers: _Answers, sites: SiteTable) -> Iterator[Placement]:
+    attention = space.attention
+    if not attention.per_stage:
+        yield from _placement(space, answers, "", attention.placements)
+        return
+    if STEM in attention.placements.values:
+        yield from _placement(space, answers, f"{STEM}.", Choice((STEM,)))
+    inside = Choice(tuple(p for p in attention.placements.values if p != STEM))
+    for stage in range(1, sites.stages + 1) if inside.values else ():
+        yield from _placement(space, answers, f"stage{stage}.", inside)
+
+
+def _placement(space: Space, answers: _Answers, prefix: str, places: Choice) -> Iterator[Placement]:
+    block = str(answers.ask(f"{prefix}type", space.attention.blocks))
+    if block == registry.NONE:
+        return
+    place = str(answers.ask(f"{prefix}placement", places))
+    options = {
+        name.rpartition(".")[2]: answers.ask(f"{prefix}{name}", choice)
+        for name, choice in space.attention.options(block)
+    }
+    site = f"{prefix}{place}" if prefix.startswith("stage") else place
+    yield Placement(site, block, tuple(options.items()))
+
+
+def _training(space: Space, answers: _Answers) -> Training:
+    settings = {name: answers.ask(name, domain) for name, domain in space.training.items()}
+    return Training(**settings)  # type: ignore[arg-type]
+
+
+def proposal_label(architecture: Architecture) -> str:
+    """A short name: ``se in-block r=16``; ``none`` without attention."""
+    parts = []
+    for placement in architecture.placements:
+        words = [f"{_SHORT.get(name, name)}{value}" for name, value in placement.options]
+        parts.append(" ".join([placement.block, placement.site, *words]))
+    return " + ".join(parts) or registry.NONE
+
+
+_SHORT = {"reduction": "r=", "frequency": "", "kernel_size": "k=", "energy_lambda": "lambda="}
+
+
+def sites_of(backbone: str, data: DataFacts) -> SiteTable:
+    """The sites of a backbone for a data set's images."""
+    return site_table(backbone, data.input_shape, data.classes)
+
+
+def draw(proposal: Proposal, data: DataFacts) -> Candidate:
+    """The canonical candidate of a proposal.
+
+    Raises:
+        SiteError: A block cannot stand at one of its sites.
+    """
+    sites = sites_of(proposal.architecture.backbone, data)
+    architecture = resolve(proposal.architecture, sites)
+    label = proposal.label
+    return Candidate(architecture, proposal.training, data, label)
+
+
+def baseline_candidates(space: Space, data: DataFacts) -> list[tuple[Candidate, dict[str, Any]]]:
+    """No attention, once per backbone, with the parameters that say so.
+
+    Searched settings stand at their declared default, else the first choice or the middle.
+    """
+    training = Training(**{n: d.default for n, d in space.training.items()})  # type: ignore[arg-type]
+    result = []
+    for name in space.backbones.values:
+        sites = sites_of(str(name), data)
+        architecture = resolve(Architecture(str(name)), sites)
+        candidate = Candidate(architecture, training, data, registry.NONE)
+        result.append((candidate, _baseline_values(space, str(name), data)))
+    return result
+
+
+def _baseline_values(space: Space, backbone: str, data: DataFacts) -> dict[str, Any]:
+    """The proposal that means no attention, where the space has one; else no parameters."""
+    if registry.NONE not in space.attention.blocks.values:
+        return {}
+
+    def choose(name: str, domain: Domain) -> OptionValue:
+        if name == "backbone":
+            return backbone
+        return registry.NONE if name.rpartition(".")[2] == "type" else domain.default
+
+    return dict(propose(space, choose, data).values)
+
+
+def enumerate_proposals(space: Space, data: DataFacts) -> Iterator[Proposal]:
+    """Every proposal of a space, each once, in a fixed order.
+
+    Raises:
+        SpaceError: The space has a range of numbers.
+    """
+    script: list[tuple[int, int]] = []  # (answer given, answers there are), one per question
+    while True:
+        asked = 0
+
+        def choose(name: str, domain: Domain) -> OptionValue:
+            nonlocal asked
+            if not isinstance(domain, Choice):
+                raise SpaceError(
+                    f"{space.source}: {name} is a range, so the space cannot be enumerated; give a"
+                    " list of values, or choose a sampler other than grid"
+                )
+            if asked == len(script):
+                script.append((0, len(domain.values)))
+            asked += 1
+            return domain.values[script[asked - 1][0]]
+
+        yield propose(space, choose, data)
+        while script and script[-1][0] + 1 == script[-1][1]:
+            script.pop()
+        if not script:
+            return
+        script[-1] = (script[-1][0] + 1, script[-1][1])
+
+
+def distinct_candidates(
+    space: Space, data: DataFacts, *, limit: int = ENUMERATION_LIMIT
+) -> dict[str, tuple[Candidate, Proposal]] | None:
+    """Every distinct candidate that can be built, by digest; None where they cannot be listed."""
+    if any(not isinstance(domain, Choice) for domain in space.training.values()):
+        return None
+    found: dict[str, tuple[Candidate, Proposal]] = {}
+    for count, proposal in enumerate(enumerate_proposals(space, data)):
+        if count >= limit:
+            return None
+        try:
+            candidate = draw(proposal, data)
+        except SiteError:
+            continue
+        found.setdefault(candidate.digest, (candidate, proposal))
+    return found
+
+
+def violated(space: Space, candidate: Candidate, cost: Cost) -> list[str]:
+    """The caps that a candidate is over, each with its value and cap."""
+    baseline = sites_of(candidate.architecture.backbone, candidate.data).cost
+    over = []
+    for constraint in space.constraints:
+        value, cap = getattr(cost, constraint.metric), constraint.cap(baseline)
+        if value > cap:
+            shown = f"{math.floor(cap):,} ({constraint.text})"
+            over.append(f"{constraint.metric} {value:,} is over {shown}")
+    return over
+
+
+def check_possible(space: Space, data: DataFacts) -> None:
+    """Refuse values that no site of the space can take.
+
+    Raises:
+        SpaceError: Named values never give a network, or nothing does; with a reason for each.
+    """
+    # Training settings have no say in it; without them ranges are no obstacle.
+    space = replace(space, training={n: fixed(d.default) for n, d in space.training.items()})
+    works: set[tuple[str, OptionValue]] = set()
+    refused: dict[tuple[str, OptionValue], str] = {}
+    drawn, reason = False, ""
+    for count, proposal in enumerate(enumerate_proposals(space, data)):
+        if count >= ENUMERATION_LIMIT:
+            return
+        # A value that one stage cannot take may be there for another.
+        items = [(_STAGE.sub("", name), value) for name, value in proposal.values.items()]
+        try:
+            draw(proposal, data)
+        except SiteError as error:
+            reason = reason or str(error)
+            for item in items:
+                refused.setdefault(item, str(error))
+        else:
+            drawn = True
+            works.update(items)
+    never = {item: why for item, why in refused.items() if item not in works}
+    if never:
+        lines = "; ".join(f"{name} {value!r}: {why}" for (name, value), why in never.items())
+        raise SpaceError(f"{space.source}: no site can take {lines}; take these values out")
+    if not drawn:
+        raise SpaceError(f"{space.source}: no network of this space can be built: {reason}")
+
+
+_STAGE = re.compile(rf"^({STEM}|stage\d+)\.")

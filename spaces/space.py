@@ -1,0 +1,479 @@
+"""What a space is: frozen, checked, with an identity; and how its file becomes one."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blocks import registry
+from blocks.architecture import content_digest
+from blocks.errors import BlockError, SpaceError, listing, suggestion
+from blocks.formulas import Cost
+from blocks.frequency import SINGLES, sorted_frequency
+from blocks.options import OptionValue
+from spaces.document import (
+    CAP,
+    MAX_BYTES,
+    AttentionSection,
+    Document,
+    Problem,
+    RangeSection,
+    TrainingSection,
+    YamlData,
+    YamlRefusal,
+    check_document,
+    original_path,
+    read_yaml,
+)
+from spaces.metrics import METRICS
+from spaces.parameters import Choice, Domain, Range, fixed
+
+SHIPPED = Path(__file__).parent
+DIGEST_VERSION = 1
+UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, None: 1.0}
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A cap on an exact cost, absolute or relative to the same backbone without attention.
+
+    Args:
+        metric: The cost that is capped.
+        text: The cap as written.
+    """
+
+    metric: str
+    text: str
+
+    def cap(self, baseline: Cost) -> float:
+        """The largest allowed value."""
+        match = CAP.fullmatch(self.text)
+        if match is None:  # the reader has checked it
+            raise SpaceError(f"{self.metric}: {self.text!r} is no cap")
+        number = float(match["number"])
+        unit = match["unit"]
+        if unit and unit.startswith("x"):
+            return number * float(getattr(baseline, self.metric))
+        return number * UNITS[unit]
+
+    def __str__(self) -> str:
+        return f"{self.metric} <= {self.text}"
+
+
+@dataclass(frozen=True)
+class AttentionSpace:
+    """Which attention, where and how strong.
+
+    Args:
+        blocks: The blocks to choose from.
+        own: Options that a block has for itself: block -> option -> values.
+        shared: Options for every block that has them: option -> values.
+        placements: Where the block goes.
+        per_stage: Whether stem and stages decide for themselves.
+    """
+
+    blocks: Choice
+    own: Mapping[str, Mapping[str, Choice]]
+    shared: Mapping[str, Choice]
+    placements: Choice
+    per_stage: bool
+
+    def options(self, block: str) -> Iterator[tuple[str, Choice]]:
+        """The options of a block that the space sets: (parameter's name, values)."""
+        for name, choice in self.own.get(block, {}).items():
+            yield f"{block}.{name}", choice
+        if block != registry.NONE:
+            has = {option.name for option in registry.spec(block).options}
+            for name, choice in self.shared.items():
+                if name in has:
+                    yield name, choice
+
+
+@dataclass(frozen=True)
+class Space:
+    """The allowed networks and settings.
+
+    Args:
+        name: Default name of a study of it.
+        source: Where it was read from, for messages.
+        text: The file as written.
+        content: Its plain data after ``--set``, without what does not change results.
+        backbones: The backbones to choose from.
+        attention: Which attention, where and how strong.
+        training: Values of every training setting.
+        objectives: Metric -> "max" or "min".
+        constraints: Caps on exact costs.
+        study: Defaults of the command line that the file carries.
+        question: What it is to answer, in the file's words.
+    """
+
+    name: str
+    source: str
+    text: str
+    content: Mapping[str, Any]
+    backbones: Choice
+    attention: AttentionSpace
+    training: Mapping[str, Domain]
+    objectives: Mapping[str, str]
+    constraints: tuple[Constraint, ...]
+    study: Mapping[str, Any] = field(default_factory=dict)
+    question: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Identity of the space."""
+        return content_digest(f"s{DIGEST_VERSION}", self.content)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a full training."""
+        return int(self.training["epochs"].default)
+
+
+def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """The lines in which two spaces' contents differ, with - for stored and + for given."""
+    lines = difflib.unified_diff(_lines(stored), _lines(given), lineterm="", n=0)
+    return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
+
+
+def _lines(content: Any, prefix: str = "") -> list[str]:
+    if isinstance(content, Mapping):
+        return [
+            line
+            for key in sorted(content)
+            for line in _lines(content[key], f"{prefix}.{key}" if prefix else str(key))
+        ]
+    return [f"{prefix}: {content}"]
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """The spaces that come with the tool, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def find_space(given: str | os.PathLike[str]) -> Path:
+    """The file that ``--space`` names: a path, or a shipped space's name with or without .yaml.
+
+    Raises:
+        SpaceError: There is neither.
+    """
+    path = Path(given)
+    try:
+        if path.is_file():
+            return path
+        if path.is_dir():
+            example = path / "attention.yaml"
+            raise SpaceError(f"{path} is a folder; a space is a file, such as {example}")
+    except OSError as error:
+        raise SpaceError(f"{_shortened(given)} cannot be read: {error.strerror}") from None
+    name = str(given).removesuffix(".yaml")
+    shipped = shipped_spaces()
+    if name in shipped:
+        return shipped[name]
+    raise SpaceError(
+        f"there is no file {str(given)!r} and no shipped space of that name."
+        f"{suggestion(name, shipped)} Shipped: {listing(shipped)}"
+    )
+
+
+def _shortened(given: str | os.PathLike[str]) -> str:
+    text = str(given)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def load_space(path: str | os.PathLike[str], *, overrides: Sequence[str] = ()) -> Space:
+    """Read a space from a file, or a shipped one by its name.
+
+    Args:
+        path: A file, or the name of a shipped space.
+        overrides: Changes as ``--set`` writes them, "attention.type=[se, eca]".
+
+    Raises:
+        SpaceError: The file cannot be read, or holds mistakes: all of them, with their lines.
+    """
+    found = find_space(path)
+    text = _read_text(found)
+    shown = str(path) if Path(path).is_file() else found.name
+    return parse_space(text, source=shown, name=found.stem, overrides=overrides)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= MAX_BYTES else b""
+    except OSError as error:
+        raise SpaceError(f"{path} cannot be read: {error.strerror}") from None
+    if size > MAX_BYTES:
+        raise SpaceError(f"{path} has {size:,} bytes; a space has at most {MAX_BYTES:,}")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpaceError(
+            f"{path} is no text: byte 0x{content[error.start]:02x} at {error.start}; a space is a"
+            " YAML file in UTF-8"
+        ) from None
+    if "\0" in text:
+        raise SpaceError(f"{path} is no text: it holds zero bytes; a space is a YAML file in UTF-8")
+    return text
+
+
+def parse_space(
+    text: str, *, source: str = "space", name: str = "space", overrides: Sequence[str] = ()
+) -> Space:
+    """Read a space from YAML text.
+
+    Raises:
+        SpaceError: The text holds mistakes: all of them, with their lines.
+    """
+    try:
+        yaml = read_yaml(text)
+    except YamlRefusal as problem:
+        raise SpaceError(f"{source}:{problem.line}: {problem.text}") from None
+    document = _checked(yaml.data, yaml, source, {})
+    data = yaml.data
+    if overrides:
+        changed = {}
+        for override in overrides:
+            path, value = _parse_override(override)
+            data = _with(data, path, value, override)
+            changed[path] = override
+        document = _checked(data, yaml, source, changed)
+    return _space(document, data, source=source, name=name, text=text)
+
+
+def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise SpaceError(f"--set {override}: write key=value, such as --set training.epochs=5")
+    try:
+        value = read_yaml(text).data
+    except YamlRefusal as problem:
+        raise SpaceError(f"--set {override}: {problem.text}") from None
+    return tuple(part.strip() for part in key.split(".")), value
+
+
+def _with(data: Any, path: tuple[str, ...], value: Any, override: str) -> Any:
+    if not path:
+        return value
+    if not isinstance(data, Mapping):
+        if data is not None:
+            raise SpaceError(f"--set {override}: {path[0]!r} is inside a value that has no keys")
+        data = {}
+    return {**data, path[0]: _with(data.get(path[0]), path[1:], value, override)}
+
+
+def _checked(
+    data: Any, yaml: YamlData, source: str, changed: Mapping[tuple[str, ...], str]
+) -> Document:
+    """Check data against schema and sense; ``changed`` has the paths that ``--set`` wrote."""
+    document, problems, rest = check_document(data)
+    if document is not None:
+        spoilt = {problem.path for problem in problems} - {(), ("attention",)}
+        sound_type = not any(path[:2] == ("attention", "type") for path in spoilt)
+        more = [
+            Problem(original_path(problem.path, rest), problem.text)
+            for problem in _contradictions(document, changed, unused=sound_type)
+        ]
+        problems += [p for p in more if not any(_overlap(p.path, path) for path in spoilt)]
+    if document is not None and not problems:
+        return document
+
+    def place(problem: Problem) -> str:
+        for key, override in changed.items():
+            if problem.path[: len(key)] == key or key[: len(problem.path)] == problem.path:
+                return f"--set {override}"
+        return f"{source}:{yaml.line(problem.path)}"
+
+    problems.sort(key=lambda problem: yaml.line(problem.path))
+    lines = list(dict.fromkeys(f"{place(problem)}: {problem.text}" for problem in problems))
+    if len(lines) == 1:
+        raise SpaceError(lines[0])
+    raise SpaceError(f"{source} has {len(lines)} problems\n" + "\n".join(f"  {x}" for x in lines))
+
+
+def _overlap(one: tuple[str | int, ...], other: tuple[str | int, ...]) -> bool:
+    """Whether one path is the other or lies around it."""
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]
+
+
+# What fits the schema and still does not hold together. ------------------------------------------
+
+
+def _contradictions(
+    document: Document, changed: Mapping[tuple[str, ...], str], *, unused: bool
+) -> Iterator[Problem]:
+    """Contradictions; ``unused``: also options that no chosen block has.
+
+    Where ``--set`` narrows the blocks, only the options that it sets itself must be of use.
+    """
+    yield from _option_problems(document.attention, changed, unused=unused)
+    for name in TrainingSection.model_fields:
+        yield from _range_problems(("training", name), getattr(document.training, name))
+    if "accuracy" not in document.objectives:
+        yield Problem(("objectives",), "objectives: 'accuracy: max' must be one of them")
+    for name, direction in document.objectives.items():
+        wanted = METRICS[name].direction
+        if direction != wanted:
+            better = METRICS[name].better
+            text = f"objectives.{name} is {direction!r}; {better} is better, so write {wanted!r}"
+            yield Problem(("objectives", name), text)
+
+
+def _type_names(attention: AttentionSection) -> list[str]:
+    kind: Any = attention.type
+    return [kind] if isinstance(kind, str) else list(kind)
+
+
+def _option_problems(
+    attention: AttentionSection, changed: Mapping[tuple[str, ...], str], *, unused: bool
+) -> Iterator[Problem]:
+    shared = attention.__pydantic_extra__ or {}
+    names = _type_names(attention)
+    known = {o.name for spec in registry.specs() for o in spec.options}
+    for option, values in shared.items():
+        path = ("attention", option)
+        if option not in known:
+            allowed = [*AttentionSection.model_fields, *sorted(known)]
+            near = suggestion(option, allowed)
+            text = f"attention: unknown key {option!r}.{near} Allowed: {listing(allowed)}"
+            yield Problem(path, text)
+            continue
+        users = [spec.name for spec in registry.specs() if option in {o.name for o in spec.options}]
+        chosen = [name for name in users if name in names]
+        if not chosen and unused and (not changed or path in changed):
+            text = (
+                f"attention.{option} changes nothing: it is an option of {listing(users)}, and"
+                f" attention.type has {listing(names)}; take it out or add such a block"
+            )
+            yield Problem(path, text)
+        for name in chosen or users[:1]:
+            problems = list(_value_problems(name, option, values, path))
+            yield from problems
+            if problems:
+                break
+    if isinstance(attention.type, dict):
+        for block, options in attention.type.items():
+            for option, values in options.items():
+                where = ("attention", "type", block, option)
+                if option in shared:
+                    text = f"{block}.{option} and attention.{option} are both given; keep one"
+                    yield Problem(where, text)
+                else:
+                    yield from _value_problems(block, option, values, where)
+
+
+def _value_problems(
+    block: str, option: str, values: Any, path: tuple[str | int, ...]
+) -> Iterator[Problem]:
+    if block == registry.NONE:
+        yield Problem(path, f"none has no option {option!r}: it has no options")
+        return
+    try:
+        row = registry.spec(block).option(option)
+    except BlockError as error:
+        yield Problem(path, str(error))
+        return
+    seen: dict[OptionValue, OptionValue] = {}
+    for index, value in enumerate(values if isinstance(values, list) else [values]):
+        here = (*path, index) if isinstance(values, list) else path
+        try:
+            for one in _spelt_out(option, value):
+                row.checked(one, block=block)
+                normal = sorted_frequency(str(one)) if option == "frequency" else one
+                if normal in seen and isinstance(normal, str):
+                    text = (
+                        f"{block}.{option}: {value!r} repeats {seen[normal]!r}; give every choice"
+                        " once"
+                    )
+                    yield Problem(here, text)
+                    break
+                seen[normal] = value
+        except BlockError as error:
+            yield Problem(here, str(error))
+
+
+def _spelt_out(option: str, value: OptionValue) -> tuple[OptionValue, ...]:
+    return SINGLES if option == "frequency" and value == "singles" else (value,)
+
+
+def _range_problems(path: tuple[str, ...], section: Any) -> Iterator[Problem]:
+    if not isinstance(section, RangeSection):
+        return
+    where = ".".join(path)
+    low, high = section.low, section.high
+    if low >= high:
+        yield Problem(path, f"{where}: low is {low} and high {high}; low must be below high")
+    if section.log and low <= 0:
+        yield Problem(path, f"{where}: low is {low}; with log: true it must be above 0")
+    whole = isinstance(low, int) and isinstance(high, int)
+    if whole and isinstance(section.default, float):
+        text = f"{where}: default is {section.default}, but {low} to {high} are whole numbers"
+        yield Problem((*path, "default"), text)
+    if section.default is not None and not low <= section.default <= high:
+        text = f"{where}: default is {section.default}, outside {low} to {high}"
+        yield Problem((*path, "default"), text)
+    name = path[-1]
+    if name == "batch_size" and not (whole and low >= 1):
+        yield Problem(path, f"{where}: low and high must be whole numbers from 1")
+    if name == "learning_rate" and low <= 0:
+        yield Problem(path, f"{where}: low is {low}; it must be above 0")
+    if name in ("momentum", "label_smoothing") and not (low >= 0 and high < 1):
+        yield Problem(path, f"{where}: {low} to {high} must lie in 0 to below 1")
+    if name == "weight_decay" and low < 0:
+        yield Problem(path, f"{where}: low is {low}; it must be 0 or above")
+
+
+# From the checked document to the space. ---------------------------------------------------------
+
+
+def _space(document: Document, data: Any, *, source: str, name: str, text: str) -> Space:
+    attention = document.attention
+    own = attention.type if isinstance(attention.type, dict) else {}
+    content = {k: v for k, v in data.items() if k not in ("name", "question", "study")}
+    return Space(
+        name=document.name or name,
+        source=source,
+        text=text,
+        content=content,
+        backbones=_choice(document.backbone),
+        attention=AttentionSpace(
+            blocks=Choice(tuple(_type_names(attention))),
+            own={b: {o: _option_choice(o, v) for o, v in opts.items()} for b, opts in own.items()},
+            shared={
+                o: _option_choice(o, v) for o, v in (attention.__pydantic_extra__ or {}).items()
+            },
+            placements=_choice(attention.placement),
+            per_stage=attention.per_stage,
+        ),
+        training={n: _domain(getattr(document.training, n)) for n in TrainingSection.model_fields},
+        objectives=dict(document.objectives),
+        constraints=tuple(
+            Constraint(metric, str(cap).strip()) for metric, cap in document.constraints.items()
+        ),
+        study=document.study.model_dump(exclude_none=True),
+        question=document.question or "",
+    )
+
+
+def _choice(value: Any) -> Choice:
+    return Choice(tuple(value)) if isinstance(value, list) else fixed(value)
+
+
+def _option_choice(option: str, values: Any) -> Choice:
+    """Values of an option; ``singles`` is spelt out and explicit frequency lists are sorted."""
+    listed = values if isinstance(values, list) else [values]
+    spelt = [one for value in listed for one in _spelt_out(option, value)]
+    if option == "frequency":
+        spelt = [sorted_frequency(str(value)) for value in spelt]
+    return Choice(tuple(spelt))
+
+
+def _domain(value: Any) -> Domain:
+    if isinstance(value, RangeSection):
+        return Range(value.low, value.high, value.log, value.default)
+    return _choice(value)

@@ -1,0 +1,27 @@
+from blocks.formulas import Cost
+from spaces.metrics import COSTS, METRICS
+
+
+def test_which_metrics_there_are_and_which_way_is_better():
+    assert {name: metric.direction for name, metric in METRICS.items()} == {
+        "accuracy": "max",
+        "params": "min",
+        "macs": "min",
+        "flops": "min",
+    }
+
+
+def test_costs_are_known_before_training():
+    assert COSTS == ("params", "macs", "flops")
+    assert not METRICS["accuracy"].is_cost
+
+
+def test_a_metric_goes_by_its_name_and_says_what_it_means():
+    for name, metric in METRICS.items():
+        assert metric.name == name
+        assert metric.better == {"max": "higher", "min": "lower"}[metric.direction]
+        assert len(metric.meaning) > 20
+
+
+def test_every_cost_is_a_field_of_what_is_counted():
+    assert set(COSTS) < set(Cost().to_json())
