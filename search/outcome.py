@@ -1,0 +1,103 @@
+"""What passes between the engine and whoever trains: assignments, epochs, outcomes.
+
+Plain data that survives a pipe as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+COMPLETE, PRUNED, FAILED, DIVERGED = "complete", "pruned", "failed", "diverged"
+WAITING, RUNNING, REUSED, REJECTED = "waiting", "running", "reused", "rejected"
+SUCCEEDED = (COMPLETE, REUSED)
+FINISHED = (COMPLETE, REUSED, PRUNED, FAILED, DIVERGED)
+STATES = (WAITING, RUNNING, *FINISHED, REJECTED)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One trial to evaluate.
+
+    Args:
+        trial: Its number in the study.
+        attempt: How often it has been started, this time included.
+        label: Its candidate's short name.
+        architecture: Canonical architecture, as data.
+        training: Training settings, as data.
+        data: Name of the data set.
+        seed: Of everything left to chance.
+    """
+
+    trial: int
+    attempt: int
+    label: str
+    architecture: Mapping[str, Any]
+    training: Mapping[str, Any]
+    data: str
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch gave.
+
+    Args:
+        epoch: Its number, from 1.
+        train_loss: Mean cross-entropy over the epoch's batches.
+        train_accuracy: Share of the epoch's training images classified right, while training.
+        loss: Mean cross-entropy on validation.
+        accuracy: Share of validation images classified right.
+        learning_rate: At the end of the epoch.
+        seconds: Wall time of training and validation.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    loss: float
+    accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one attempt at a trial ended.
+
+    Args:
+        state: complete, pruned, failed or diverged.
+        epochs: Learning curve, one entry per epoch done.
+        measurements: (split, metric) pairs with values, as triples.
+        seconds: Wall time.
+        error: One line, for failed and diverged.
+        traceback: The whole, for failed.
+    """
+
+    state: str
+    epochs: tuple[EpochResult, ...] = ()
+    measurements: tuple[tuple[str, str, float], ...] = ()
+    seconds: float = 0.0
+    error: str = ""
+    traceback: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
+        """Read what ``to_json`` wrote."""
+        return cls(
+            data["state"],
+            tuple(EpochResult(**epoch) for epoch in data["epochs"]),
+            tuple((split, metric, value) for split, metric, value in data["measurements"]),
+            data["seconds"],
+            data["error"],
+            data["traceback"],
+        )

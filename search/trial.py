@@ -1,0 +1,104 @@
+"""Evaluating one candidate at one seed: the unit of work of a worker."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+
+import torch
+
+from blocks.architecture import Architecture
+from blocks.build import build_network, stream_seed
+from search.datasets import load_data
+from search.outcome import (
+    COMPLETE,
+    DIVERGED,
+    FAILED,
+    PRUNED,
+    Assignment,
+    EpochResult,
+    Outcome,
+)
+from search.training import DeviceData, Diverged, evaluate, to_device, train
+from spaces.candidate import Training
+
+_on_device: dict[tuple[str, str], DeviceData] = {}
+
+
+def device_data(name: str, device: torch.device) -> DeviceData:
+    """A data set on a device, loaded once per process."""
+    key = (name, str(device))
+    if key not in _on_device:
+        _on_device[key] = to_device(load_data(name), device)
+    return _on_device[key]
+
+
+def evaluate_candidate(
+    assignment: Assignment, *, device: torch.device, goes_on: Callable[[EpochResult], bool]
+) -> Outcome:
+    """Build, train and measure one candidate.
+
+    Args:
+        assignment: What to evaluate.
+        device: Where.
+        goes_on: Told each epoch's result; False prunes the trial there.
+
+    Returns:
+        The outcome; a mistake of the code is an outcome too (failed, with its traceback).
+    """
+    started = time.perf_counter()
+    epochs: list[EpochResult] = []
+
+    def note(result: EpochResult) -> bool:
+        epochs.append(result)
+        return goes_on(result)
+
+    def ended(state: str, **more: object) -> Outcome:
+        seconds = time.perf_counter() - started
+        return Outcome(state, tuple(epochs), seconds=seconds, **more)  # type: ignore[arg-type]
+
+    try:
+        measurements = _trained(assignment, device, note, epochs)
+    except Diverged as error:
+        return ended(DIVERGED, error=str(error))
+    except Exception as error:
+        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        return ended(FAILED, error=line, traceback=traceback.format_exc())
+    pruned = len(epochs) < Training.from_json(assignment.training).epochs
+    return ended(PRUNED if pruned else COMPLETE, measurements=measurements)
+
+
+def _trained(
+    assignment: Assignment,
+    device: torch.device,
+    note: Callable[[EpochResult], bool],
+    epochs: list[EpochResult],
+) -> tuple[tuple[str, str, float], ...]:
+    training = Training.from_json(assignment.training)
+    data = device_data(assignment.data, device)
+    facts = load_data(assignment.data).facts
+    network = build_network(
+        Architecture.from_json(assignment.architecture),
+        num_classes=facts.classes,
+        in_channels=facts.input_shape[0],
+        seed=assignment.seed,
+    )
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    torch.manual_seed(stream_seed(assignment.seed, "training"))
+    train(network, data, training, seed=assignment.seed, goes_on=note)
+    last = epochs[-1]
+    best = max(epochs, key=lambda result: (result.accuracy, -result.epoch))
+    measured = [
+        ("validation", "accuracy", last.accuracy),
+        ("validation", "loss", last.loss),
+        ("validation", "best_accuracy", best.accuracy),
+        ("validation", "best_epoch", float(best.epoch)),
+        ("train", "loss", last.train_loss),
+        ("train", "accuracy", last.train_accuracy),
+        ("train", "seconds_per_epoch", sum(e.seconds for e in epochs) / len(epochs)),
+    ]
+    if len(epochs) == training.epochs:
+        loss, accuracy = evaluate(network, data, "test")
+        measured += [("test", "accuracy", accuracy), ("test", "loss", loss)]
+    return tuple(measured)
