@@ -1,0 +1,174 @@
+"""Opening the database: for the one parent that writes, or for readers that change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+
+from blocks.errors import StudyError
+from search import tables
+
+BUSY_SECONDS = 60
+DEFAULT_STORAGE = "sqlite:///studies.db"
+
+
+def storage_url(text: str) -> URL:
+    """Read a storage URL.
+
+    Raises:
+        StudyError: It is no SQLAlchemy URL, or names a database that keeps nothing.
+    """
+    try:
+        url = make_url(text)
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError, ImportError):
+        raise StudyError(
+            f"--storage {text!r} is no database URL; write sqlite:///FILE.db"
+            " or postgresql+psycopg://user@host/name"
+        ) from None
+    if is_sqlite(url) and url.database in (None, "", ":memory:"):
+        raise StudyError(f"--storage {text} keeps nothing; name a file: sqlite:///studies.db")
+    return url
+
+
+def is_sqlite(url: URL) -> bool:
+    """Whether the database is a SQLite file."""
+    return url.get_backend_name() == "sqlite"
+
+
+def shown(url: URL) -> str:
+    """The URL for people, its password hidden."""
+    return url.render_as_string(hide_password=True)
+
+
+def file_of(url: URL) -> Path:
+    """The file of a SQLite database."""
+    return Path(str(url.database))
+
+
+def open_for_writing(url: URL) -> Engine:
+    """Open the database, making file and tables where there are none.
+
+    Raises:
+        StudyError: It cannot be written, or its schema is newer than this version knows.
+    """
+    if is_sqlite(url):
+        folder = file_of(url).absolute().parent
+        if not folder.is_dir():
+            raise StudyError(f"{shown(url)}: there is no folder {folder}; make it first")
+        engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_immediate)
+    else:
+        engine = create_engine(url)
+    with _explained(url, engine), engine.begin() as connection:
+        tables.metadata.create_all(connection)
+        if connection.execute(select(tables.schema.c.version)).first() is None:
+            connection.execute(insert(tables.schema).values(version=tables.SCHEMA_VERSION))
+        _check_version(connection, url)
+    return engine
+
+
+def open_for_reading(url: URL) -> Engine:
+    """Open the database so that nothing in it can change.
+
+    Raises:
+        StudyError: There is no database yet, it cannot be read, or holds no study of this tool.
+    """
+    if is_sqlite(url):
+        file = file_of(url)
+        if not file.is_file():
+            raise StudyError(
+                f"there are no results yet: no file {file}. Run a study first (search run --space"
+                " attention), or name another database (--storage sqlite:///FILE.db)"
+            )
+        engine = _read_only_sqlite(url)
+    else:
+        engine = create_engine(url)
+    with _explained(url, engine), engine.connect() as connection:
+        if not inspect(connection).has_table(tables.studies.name):
+            raise StudyError(f"{shown(url)} holds no studies of this tool; name another --storage")
+        _check_version(connection, url)
+    return engine
+
+
+def _read_only_sqlite(url: URL) -> Engine:
+    """Read-only; where the folder cannot be written (WAL needs that), as an immutable file."""
+    path = file_of(url).absolute().as_posix().replace("?", "%3f").replace("#", "%23")
+    for mode in ("mode=ro", "mode=ro&immutable=1"):
+        engine = create_engine(
+            f"sqlite:///file:{path}?{mode}&uri=true", connect_args={"timeout": BUSY_SECONDS}
+        )
+        with _explained(url, engine):
+            try:
+                with engine.connect() as connection:
+                    connection.exec_driver_sql("SELECT name FROM sqlite_master").first()
+            except OperationalError:
+                engine.dispose()
+                continue
+        break
+    return engine
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # transactions are begun by _begin_immediate
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _check_version(connection: Connection, url: URL) -> None:
+    version = connection.execute(select(tables.schema.c.version)).scalar_one()
+    if version > tables.SCHEMA_VERSION:
+        raise StudyError(
+            f"{shown(url)} was written by a newer version of this tool (schema {version}; this one"
+            f" knows {tables.SCHEMA_VERSION}); update the tool: pip install -U attention-search"
+        )
+
+
+@contextmanager
+def _explained(url: URL, engine: Engine) -> Iterator[None]:
+    """Turn a database's refusal into one line; nothing stays open after one."""
+    try:
+        yield
+    except DatabaseError as error:
+        engine.dispose()
+        reason = str(error.orig).splitlines()[0] if error.orig else str(error)
+        raise StudyError(
+            f"{shown(url)} cannot be opened: {reason}. Check that it is a database, and that the"
+            " file and its folder can be written"
+        ) from None
+    except StudyError:
+        engine.dispose()
+        raise
+
+
+def tidy(url: URL) -> None:
+    """Take away the empty log files that readers leave beside a SQLite file, if nobody uses it."""
+    if is_sqlite(url):
+        engine = open_for_writing(url)
+        checkpoint(engine)
+        engine.dispose()
+
+
+def checkpoint(engine: Engine) -> None:
+    """Move the write-ahead log into the one file, so that copying that file is safe."""
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None  # a fresh connection has one
+            driver.execute("COMMIT") if driver.in_transaction else None
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

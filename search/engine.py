@@ -1,0 +1,625 @@
+"""The engine of a study: ask, evaluate, record, tell.
+
+``Study`` is passive and owns no loop: whoever drives it (the local pool, later Ray) takes an
+assignment, and says how it went. The database is the truth; what the engine holds in memory can
+be rebuilt from it at any moment, which is what going on after a kill means. The parent process
+alone uses it, in one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Protocol
+
+from optuna.distributions import BaseDistribution
+
+from blocks.architecture import Architecture, architecture_cost, has_closed_cost
+from blocks.errors import SiteError
+from blocks.formulas import Cost
+from search.database import shown
+from search.front import front_numbers, objective_values
+from search.outcome import (
+    COMPLETE,
+    FAILED,
+    FINISHED,
+    PRUNED,
+    RUNNING,
+    SUCCEEDED,
+    WAITING,
+    Assignment,
+    EpochResult,
+    Outcome,
+)
+from search.plan import StudyPlan
+from search.provenance import command_line
+from search.samplers import Proposer, mirrored_distributions, proposal_seed
+from search.store import (
+    ACCEPTED,
+    IMPOSSIBLE,
+    OVER_CAP,
+    REPEATED,
+    NewTrial,
+    ProposalRow,
+    Store,
+    StudyRecord,
+    TrialRecord,
+    now,
+    read_proposals,
+    read_trials,
+)
+from spaces.candidate import Candidate
+from spaces.drawing import (
+    Proposal,
+    baseline_candidates,
+    distinct_candidates,
+    draw,
+    sites_of,
+    violated,
+)
+from spaces.parameters import Choice, Domain
+
+MAX_DRAWS = 100
+MAX_LOST = 3
+OPEN = "open"
+
+
+class Watch(Protocol):
+    """Who wants to know how a study goes; all are called in the parent's one thread."""
+
+    def began(self, study: Study) -> None:
+        """The study is about to be run."""
+
+    def epoch(self, trial: TrialRecord, result: EpochResult) -> None:
+        """A trial has trained one more epoch."""
+
+    def finished(self, trial: TrialRecord) -> None:
+        """A trial has ended."""
+
+    def lost(self, trial: TrialRecord, cause: str) -> None:
+        """A trial's worker has died."""
+
+    def tick(self) -> None:
+        """Some time has passed."""
+
+    def ended(self) -> None:
+        """The study is no longer run."""
+
+
+class Silent:
+    """A watch that says nothing."""
+
+    def began(self, study: Study) -> None:
+        """Say nothing."""
+
+    def epoch(self, trial: TrialRecord, result: EpochResult) -> None:
+        """Say nothing."""
+
+    def finished(self, trial: TrialRecord) -> None:
+        """Say nothing."""
+
+    def lost(self, trial: TrialRecord, cause: str) -> None:
+        """Say nothing."""
+
+    def tick(self) -> None:
+        """Say nothing."""
+
+    def ended(self) -> None:
+        """Say nothing."""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study has come to.
+
+    Args:
+        study: Its name.
+        storage: Its database, for people.
+        objectives: Metric -> "max" or "min".
+        trials: All trials by number.
+        front: Numbers of the non-dominated complete trials.
+        note: Why it ended before its total, where it did.
+        warning: What went wrong beside the study, if anything.
+    """
+
+    study: str
+    storage: str
+    objectives: dict[str, str]
+    trials: list[TrialRecord]
+    front: list[int]
+    note: str = ""
+    warning: str = ""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether any trial has a result."""
+        return any(trial.state in SUCCEEDED for trial in self.trials)
+
+
+class Study:
+    """One study in the hands of the one parent that runs it.
+
+    Args:
+        plan: What to do.
+        store: Where it is kept.
+        record: The study as it is stored.
+    """
+
+    def __init__(self, plan: StudyPlan, store: Store, record: StudyRecord) -> None:
+        self.plan = plan
+        self.store = store
+        self.id = record.id
+        self.objectives = record.objectives
+        self.owner = f"{platform.node()} pid {os.getpid()}"
+        self.note = ""
+        self.changed: Callable[[], None] = lambda: None
+        self.trials: dict[int, TrialRecord] = {}
+        self.by_candidate: dict[str, list[int]] = {}
+        self.rejected: set[str] = set()
+        self.waiting: deque[int] = deque()
+        self.running: set[int] = set()
+        self.short: deque[str] = deque()
+        self.losses: dict[int, int] = {}
+        self.open_proposals: dict[int, str] = {}
+        self._distinct: dict[str, tuple[Candidate, Proposal]] | bool | None = False
+        self.proposer = Proposer(
+            plan.sampler, self.objectives, seed=plan.seed, space=plan.space, data=plan.data
+        )
+        self._load(record)
+        if not self.trials:
+            self._add_baselines()
+
+    # Rebuilding from the database. ---------------------------------------------------------------
+
+    def _load(self, record: StudyRecord) -> None:
+        proposals = read_proposals(self.store.engine, self.id)
+        self.proposer.replay(proposals, record.sampler_state, self.domains())
+        self.rejected = {p.digest for p in proposals if p.verdict == OVER_CAP and p.digest}
+        self.open_proposals = {
+            p.number: p.digest for p in proposals if p.state == OPEN and p.digest
+        }
+        for trial in read_trials(self.store.engine, self.id):
+            self._know(trial)
+            if trial.state == RUNNING:
+                self.store.put_back(
+                    self.id, trial.number, ending="lost", cause="the parent process ended"
+                )
+                trial.state = WAITING
+            if trial.state == WAITING:
+                self.waiting.append(trial.number)
+        self.short = deque(
+            digest for digest, group in self.by_candidate.items() if len(group) < self.plan.seeds
+        )
+
+    def _know(self, trial: TrialRecord) -> None:
+        self.trials[trial.number] = trial
+        self.by_candidate.setdefault(trial.digest, []).append(trial.number)
+
+    # What to do next. ----------------------------------------------------------------------------
+
+    def next_assignment(self) -> Assignment | None:
+        """The next trial to evaluate, or None where there is none at the moment."""
+        while not self.waiting:
+            if len(self.trials) >= self.plan.trials or not self._decide():
+                return None
+        number = self.waiting.popleft()
+        trial = self.trials[number]
+        attempt = self.store.start_attempt(self.id, number, owner=self.owner)
+        trial.state = RUNNING
+        self.running.add(number)
+        return Assignment(
+            number,
+            attempt,
+            trial.label,
+            trial.architecture,
+            trial.training,
+            self.plan.data.name,
+            trial.seed,
+        )
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing waits or runs and nothing more is to be decided."""
+        if self.waiting or self.running:
+            return False
+        return bool(self.note) or len(self.trials) >= self.plan.trials
+
+    def _decide(self) -> bool:
+        """Add one trial: a further seed of a candidate that lacks one, else a new candidate."""
+        while self.short:
+            group = [self.trials[number] for number in self.by_candidate[self.short[0]]]
+            if len(group) < self.plan.seeds:
+                self._add_replicate(group)
+                return True
+            self.short.popleft()
+        return self._add_proposal()
+
+    def _add_replicate(self, group: list[TrialRecord]) -> None:
+        first = group[0]
+        taken = {trial.seed for trial in group}
+        wanted = range(self.plan.seed, self.plan.seed + self.plan.seeds)
+        seed = next(seed for seed in wanted if seed not in taken)
+        self._add_trial(
+            first.digest,
+            seed,
+            first.label,
+            first.parameters,
+            first.distributions,
+            first.proposal,
+            baseline=first.baseline,
+            like=first,
+        )
+
+    def _add_baselines(self) -> None:
+        """No attention, once per backbone, as the first trials; never refused by a cap."""
+        domains = self.domains()
+        for candidate, values in baseline_candidates(self.plan.space, self.plan.data):
+            number, rows = None, []
+            if values:
+                number = self.proposer.add(values, domains)
+                rows = [self._row(number, candidate, values, ACCEPTED, "", OPEN)]
+                self.open_proposals[number] = candidate.digest
+            self._accept(candidate, values, number, rows, baseline=True)
+
+    def domains(self) -> dict[str, Domain]:
+        """The domain of every parameter that ``values`` of this space can hold."""
+        space = self.plan.space
+        domains: dict[str, Domain] = {"backbone": space.backbones, **space.training}
+        stages = max(sites_of(str(b), self.plan.data).stages for b in space.backbones.values)
+        prefixes = [""]
+        if space.attention.per_stage:
+            prefixes = ["stem.", *(f"stage{stage}." for stage in range(1, stages + 1))]
+        places = space.attention.placements
+        inside = Choice(tuple(place for place in places.values if place != "stem"))
+        for prefix in prefixes:
+            domains[f"{prefix}type"] = space.attention.blocks
+            domains[f"{prefix}placement"] = places if not prefix else inside
+            for block in space.attention.blocks.values:
+                for name, choice in space.attention.options(str(block)):
+                    domains[f"{prefix}{name}"] = choice
+        return domains
+
+    def _add_proposal(self) -> bool:
+        """Draw until a candidate is new and within the caps; False where none is left."""
+        rows: list[ProposalRow] = []
+        refused: list[tuple[Candidate, Cost]] = []
+        for _ in range(MAX_DRAWS if self.plan.sampler != "grid" else 0):
+            number, proposal = self.proposer.ask()
+            candidate, verdict, reason = self._judge(proposal)
+            if verdict == ACCEPTED and candidate is not None:
+                row = self._row(number, candidate, proposal.values, ACCEPTED, "", OPEN)
+                self.open_proposals[number] = candidate.digest
+                self._accept(candidate, proposal.values, number, [*rows, row], more=refused)
+                return True
+            self.proposer.tell(number, FAILED, None)
+            if verdict == OVER_CAP and candidate is not None:
+                self.rejected.add(candidate.digest)
+                refused.append((candidate, self.cost(candidate)))
+            rows.append(
+                self._row(number, candidate, proposal.values, verdict, reason, FAILED, proposal)
+            )
+        if self._add_untried(rows, refused):
+            return True
+        self._keep(rows, refused)
+        return False
+
+    def _judge(self, proposal: Proposal) -> tuple[Candidate | None, str, str]:
+        """A proposal's candidate, what becomes of it, and why."""
+        try:
+            candidate = draw(proposal, self.plan.data)
+        except SiteError as error:
+            return None, IMPOSSIBLE, str(error)
+        if candidate.digest in self.by_candidate:
+            return candidate, REPEATED, "its candidate is in the study already"
+        over = violated(self.plan.space, candidate, self.cost(candidate))
+        if over:
+            return candidate, OVER_CAP, "; ".join(over)
+        return candidate, ACCEPTED, ""
+
+    def _add_untried(self, rows: list[ProposalRow], refused: list[tuple[Candidate, Cost]]) -> bool:
+        """Take one of the distinct candidates that the study has not tried."""
+        untried = self._untried()
+        if untried is None:
+            self.note = f"{MAX_DRAWS} proposals in a row held no new candidate"
+            return False
+        chance = random.Random(proposal_seed(self.plan.seed, self.proposer.count))
+        while untried:
+            index = 0 if self.plan.sampler == "grid" else chance.randrange(len(untried))
+            candidate, proposal = untried.pop(index)
+            over = violated(self.plan.space, candidate, self.cost(candidate))
+            number = self.proposer.add(proposal.values, self.domains())
+            if not over:
+                rows.append(self._row(number, candidate, proposal.values, ACCEPTED, "", OPEN))
+                self.open_proposals[number] = candidate.digest
+                self._accept(candidate, proposal.values, number, rows, more=refused)
+                return True
+            self.proposer.tell(number, FAILED, None)
+            self.rejected.add(candidate.digest)
+            refused.append((candidate, self.cost(candidate)))
+            reason = "; ".join(over)
+            rows.append(self._row(number, candidate, proposal.values, OVER_CAP, reason, FAILED))
+        self.note = f"every distinct candidate of the space has been tried ({self._tried()})"
+        return False
+
+    def _tried(self) -> str:
+        text = f"{len(self.by_candidate)} trained"
+        return f"{text}, {len(self.rejected)} over a cap" if self.rejected else text
+
+    def _untried(self) -> list[tuple[Candidate, Proposal]] | None:
+        if self._distinct is False:
+            self._distinct = distinct_candidates(self.plan.space, self.plan.data)
+        if not isinstance(self._distinct, dict):
+            return None
+        return [
+            entry
+            for digest, entry in self._distinct.items()
+            if digest not in self.by_candidate and digest not in self.rejected
+        ]
+
+    def cost(self, candidate: Candidate) -> Cost:
+        """The exact cost of a candidate, before training."""
+        if has_closed_cost(candidate.architecture):
+            sites = sites_of(candidate.architecture.backbone, self.plan.data)
+            return architecture_cost(candidate.architecture, sites)
+        from blocks.build import build_network
+        from blocks.cost import measure_cost
+
+        network = build_network(
+            candidate.architecture,
+            num_classes=self.plan.data.classes,
+            in_channels=self.plan.data.input_shape[0],
+        )
+        return measure_cost(network, self.plan.data.input_shape)
+
+    # Keeping decisions. --------------------------------------------------------------------------
+
+    def _row(
+        self,
+        number: int,
+        candidate: Candidate | None,
+        values: Mapping[str, Any],
+        verdict: str,
+        reason: str,
+        state: str,
+        proposal: Proposal | None = None,
+    ) -> ProposalRow:
+        distributions, notes = self.proposer.notes(number)
+        label = candidate.label if candidate else proposal.label if proposal else ""
+        # A repeated candidate may be one of another study: it is kept there, under its digest.
+        digest = candidate.digest if candidate else None
+        return ProposalRow(
+            number, dict(values), distributions, notes, digest, label, verdict, reason, state
+        )
+
+    def _accept(
+        self,
+        candidate: Candidate,
+        values: Mapping[str, Any],
+        proposal: int | None,
+        rows: list[ProposalRow],
+        *,
+        more: list[tuple[Candidate, Cost]] | None = None,
+        baseline: bool = False,
+    ) -> None:
+        cost = self.cost(candidate)
+        distributions = self.proposer.notes(proposal)[0] if proposal is not None else {}
+        self._add_trial(
+            candidate.digest,
+            self.plan.seed,
+            candidate.label,
+            dict(values),
+            distributions,
+            proposal,
+            baseline=baseline,
+            like=None,
+            new=(candidate, cost),
+            rows=rows,
+            more=more or [],
+        )
+        if self.plan.seeds > 1:
+            self.short.append(candidate.digest)
+
+    def _add_trial(
+        self,
+        digest: str,
+        seed: int,
+        label: str,
+        parameters: dict[str, Any],
+        distributions: dict[str, str],
+        proposal: int | None,
+        *,
+        baseline: bool,
+        like: TrialRecord | None,
+        new: tuple[Candidate, Cost] | None = None,
+        rows: list[ProposalRow] | None = None,
+        more: list[tuple[Candidate, Cost]] | None = None,
+    ) -> None:
+        """Decide on one trial: in memory and, in one transaction, in the database."""
+        origin = self.store.finished_elsewhere(digest, seed, self.id)
+        number = len(self.trials)
+        trial = NewTrial(
+            number, digest, seed, label, parameters, distributions, proposal, baseline, origin
+        )
+        candidates = [*(more or []), *([new] if new else [])]
+        self.store.add_trials(
+            self.id,
+            [trial],
+            candidates=candidates,
+            proposals=rows or [],
+            sampler_state=self.proposer.sampler_state() if rows else None,
+        )
+        record = _record(trial, like, new)
+        self._know(record)
+        if origin is None:
+            self.waiting.append(number)
+        else:
+            record.state, record.epochs = "reused", origin.epochs
+            record.measurements = dict(origin.measurements)
+            record.finished = now()
+            self._told_of(record)
+        self.changed()
+
+    def _keep(self, rows: list[ProposalRow], refused: list[tuple[Candidate, Cost]]) -> None:
+        if rows:
+            state = self.proposer.sampler_state()
+            self.store.add_trials(
+                self.id, [], candidates=refused, proposals=rows, sampler_state=state
+            )
+
+    # How it went. --------------------------------------------------------------------------------
+
+    def on_epoch(self, number: int, result: EpochResult) -> bool:
+        """Whether a trial may go on after this epoch."""
+        trial = self.trials[number]
+        trial.epochs = result.epoch
+        return True
+
+    def on_finish(
+        self, number: int, outcome: Outcome, provenance: Mapping[str, Any]
+    ) -> TrialRecord:
+        """Record how a trial ended, then tell the sampler."""
+        trial = self.trials[number]
+        trial.state = outcome.state
+        trial.epochs = len(outcome.epochs)
+        trial.error = outcome.error
+        trial.seconds = outcome.seconds
+        trial.finished = now()
+        trial.measurements = {(s, m): value for s, m, value in outcome.measurements}
+        told = self._verdict(trial)
+        content = {**provenance, "command": command_line()}
+        self.store.finish_trial(self.id, number, outcome, provenance=content, told=told)
+        self.running.discard(number)
+        if told is not None:
+            self._tell(*told)
+        self.changed()
+        return trial
+
+    def on_lost(self, number: int, cause: str) -> None:
+        """A worker died over a trial: let it wait for another attempt, a few times."""
+        trial = self.trials[number]
+        self.losses[number] = self.losses.get(number, 0) + 1
+        if self.losses[number] >= MAX_LOST:
+            line = f"{MAX_LOST} workers died over it; the last: {cause}"
+            self.on_finish(number, Outcome(FAILED, error=line), {})
+            return
+        self.store.put_back(self.id, number, ending="lost", cause=cause)
+        trial.state = WAITING
+        self.running.discard(number)
+        self.waiting.appendleft(number)
+
+    def interrupt(self) -> None:
+        """Put back what is running: it is evaluated again when the study goes on."""
+        for number in sorted(self.running):
+            self.store.put_back(
+                self.id, number, ending="interrupted", cause="the study was stopped"
+            )
+            self.trials[number].state = WAITING
+        self.running.clear()
+
+    def _verdict(self, trial: TrialRecord) -> tuple[int, str, list[float] | None] | None:
+        """What the sampler is to be told of a proposal, once all its replicates have ended."""
+        if trial.proposal is None or trial.proposal not in self.open_proposals:
+            return None
+        group = [self.trials[number] for number in self.by_candidate[trial.digest]]
+        if len(group) < self.plan.seeds or any(t.state not in FINISHED for t in group):
+            return None
+        scored = [
+            values
+            for other in group
+            if other.state in SUCCEEDED
+            and (values := objective_values(other, self.objectives)) is not None
+        ]
+        if scored:
+            means = [fmean(column) for column in zip(*scored, strict=True)]
+            return trial.proposal, COMPLETE, means
+        pruned = any(other.state == PRUNED for other in group)
+        return trial.proposal, PRUNED if pruned else FAILED, None
+
+    def _told_of(self, trial: TrialRecord) -> None:
+        told = self._verdict(trial)
+        if told is not None:
+            self.store.tell_proposal(self.id, *told)
+            self._tell(*told)
+
+    def _tell(self, proposal: int, state: str, values: list[float] | None) -> None:
+        self.open_proposals.pop(proposal, None)
+        self.proposer.tell(proposal, state, values)
+
+    # What it has come to. ------------------------------------------------------------------------
+
+    def above_caps(self, trial: TrialRecord) -> dict[str, float]:
+        """How far each capped cost is above its cap; 0 or below is allowed.
+
+        No cap refuses the baseline, and Optuna's best trials must be our front: it is at most 0.
+        """
+        if trial.baseline:
+            return dict.fromkeys((c.metric for c in self.plan.space.constraints), 0.0)
+        backbone = Architecture.from_json(trial.architecture).backbone
+        baseline = sites_of(backbone, self.plan.data).cost
+        return {
+            constraint.metric: getattr(trial, constraint.metric) - constraint.cap(baseline)
+            for constraint in self.plan.space.constraints
+        }
+
+    def mirrored_distributions(self) -> dict[str, BaseDistribution]:
+        """One distribution of every parameter, for all trials of the study."""
+        stored = [trial.distributions for trial in self.trials.values()]
+        return mirrored_distributions(self.domains(), stored)
+
+    def result(self, warning: str = "") -> StudyResult:
+        """The study as it stands."""
+        trials = [self.trials[number] for number in sorted(self.trials)]
+        return StudyResult(
+            self.plan.study,
+            shown(self.plan.storage),
+            self.objectives,
+            trials,
+            front_numbers(trials, self.objectives),
+            self.note,
+            warning,
+        )
+
+
+def _record(
+    trial: NewTrial, like: TrialRecord | None, new: tuple[Candidate, Cost] | None
+) -> TrialRecord:
+    """A decided trial as reading it back would give it."""
+    if new is not None:
+        candidate, cost = new
+        architecture = candidate.architecture.to_json()
+        training = candidate.training.to_json()
+        architecture_digest = candidate.architecture_digest
+    else:
+        assert like is not None  # a replicate is like its candidate's first trial
+        architecture, training = like.architecture, like.training
+        architecture_digest = like.architecture_digest
+        cost = Cost(like.params, like.trainable_params, like.macs, like.flops)
+    return TrialRecord(
+        id=0,
+        number=trial.number,
+        state=WAITING,
+        seed=trial.seed,
+        label=trial.label,
+        baseline=trial.baseline,
+        digest=trial.digest,
+        architecture_digest=architecture_digest,
+        architecture=architecture,
+        training=training,
+        parameters=trial.parameters,
+        distributions=trial.distributions,
+        proposal=trial.proposal,
+        epochs=0,
+        error="",
+        seconds=0.0,
+        created=now(),
+        finished=None,
+        params=cost.params,
+        trainable_params=cost.trainable_params,
+        macs=cost.macs,
+        flops=cost.flops,
+    )

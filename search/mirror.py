@@ -1,0 +1,221 @@
+"""Optuna's own tables in the same database: a mirror for optuna-dashboard and Optuna's plots.
+
+Our tables are the truth and the mirror is never read back. It is brought up to date by a thread
+within seconds, and at exit. Its trials have our numbers: a trial that still runs while a later one
+has finished is entered as running, and told when it ends.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import URL
+
+from search.database import BUSY_SECONDS, is_sqlite
+from search.front import objective_values
+from search.outcome import COMPLETE, DIVERGED, FAILED, FINISHED, PRUNED, REUSED
+from search.samplers import directions
+from search.store import TrialRecord
+
+EVERY_SECONDS = 2.0
+OURS = "attention-search"
+
+STATES = {
+    COMPLETE: TrialState.COMPLETE,
+    REUSED: TrialState.COMPLETE,
+    PRUNED: TrialState.PRUNED,
+    FAILED: TrialState.FAIL,
+    DIVERGED: TrialState.FAIL,
+}
+
+
+class Mirror:
+    """Keeps one Optuna study equal to ours.
+
+    Args:
+        url: The database.
+        name: The study.
+        objectives: Metric -> "max" or "min".
+        caps: A trial -> {constraint: value above its cap}; 0 or below is feasible.
+        distributions: The one distribution of every parameter.
+        lock: Held while writing; the parent's own transactions hold it too.
+        trials: Gives the study's trials as they stand.
+    """
+
+    def __init__(
+        self,
+        url: URL,
+        name: str,
+        objectives: Mapping[str, str],
+        *,
+        caps: Callable[[TrialRecord], dict[str, float]],
+        distributions: Mapping[str, BaseDistribution],
+        lock: threading.RLock,
+        trials: Callable[[], Sequence[TrialRecord]],
+    ) -> None:
+        self.url = url
+        self.name = name
+        self.objectives = objectives
+        self.caps = caps
+        self.distributions = distributions
+        self.lock = lock
+        self.trials = trials
+        self.problem = ""
+        self._study: optuna.Study | None = None
+        self._storage: optuna.storages.RDBStorage | None = None
+        self._rebuild = False
+        self._states: list[TrialState] = []
+        self._changed = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
+
+    def start(self, *, rebuild: bool = False) -> None:
+        """Begin to follow the study.
+
+        Args:
+            rebuild: Forget what was mirrored, because the space's choices have changed.
+        """
+        self._rebuild = rebuild
+        self._thread.start()
+
+    def changed(self) -> None:
+        """Say that there is something new."""
+        self._changed.set()
+
+    def close(self) -> None:
+        """Bring the mirror up to date and end."""
+        self._closing.set()
+        self._changed.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while True:
+            self._changed.wait()
+            self._changed.clear()
+            closing = self._closing.is_set()
+            try:
+                self._update()
+                self.problem = ""
+            except Exception as error:  # the mirror must never take the study down
+                self.problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                self._release()
+                if not closing:
+                    self._changed.set()
+            if closing:
+                self._release()
+                return
+            self._closing.wait(EVERY_SECONDS)
+
+    def _release(self) -> None:
+        if self._storage is not None:
+            self._storage.remove_session()
+            self._storage.engine.dispose()
+        self._study = self._storage = None
+
+    def _update(self) -> None:
+        if self._study is None:
+            self._open()
+        trials = sorted(self.trials(), key=lambda trial: trial.number)
+        last = max((t.number for t in trials if t.state in FINISHED), default=-1)
+        for trial in trials[: last + 1]:
+            with self.lock:
+                self._enter(trial)
+
+    def _open(self) -> None:
+        storage = self._storage = _storage(self.url)
+        with self.lock:
+            if self._rebuild:
+                _forget(storage, self.name)
+                self._rebuild = False
+            study = optuna.create_study(
+                study_name=self.name,
+                storage=storage,
+                directions=directions(self.objectives),
+                load_if_exists=True,
+            )
+            if OURS not in study.user_attrs:
+                if study.trials:
+                    raise ValueError(f"Optuna study {self.name!r} here was made by something else")
+                study.set_user_attr(OURS, "mirror of this tool's own tables")
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                    study.set_metric_names(list(self.objectives))
+            self._states = [trial.state for trial in study.get_trials(deepcopy=False)]
+        self._study = study
+
+    def _enter(self, trial: TrialRecord) -> None:
+        """Add a trial, or tell one that was entered as running."""
+        assert self._study is not None  # opened before
+        assert self._storage is not None
+        state = STATES.get(trial.state, TrialState.RUNNING)
+        values = objective_values(trial, self.objectives) if state is TrialState.COMPLETE else None
+        if trial.number == len(self._states):
+            self._study.add_trial(self._frozen(trial, state, values))
+            self._states.append(state)
+        elif self._states[trial.number] is TrialState.RUNNING and state is not TrialState.RUNNING:
+            study_id = self._storage.get_study_id_from_name(self.name)
+            key = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+            for name, value in _attributes(trial).items():
+                self._storage.set_trial_user_attr(key, name, value)
+            self._study.tell(trial.number, values, state=state)
+            self._states[trial.number] = state
+
+    def _frozen(
+        self, trial: TrialRecord, state: TrialState, values: list[float] | None
+    ) -> FrozenTrial:
+        frozen = optuna.trial.create_trial(
+            state=state,
+            values=values,
+            params=trial.parameters,
+            distributions={name: self.distributions[name] for name in trial.parameters},
+            user_attrs=_attributes(trial),
+            constraints=self.caps(trial) or None,
+        )
+        frozen.datetime_start = _local(trial.created)
+        if state.is_finished():
+            frozen.datetime_complete = _local(trial.finished or trial.created)
+        return frozen
+
+
+def _storage(url: URL) -> optuna.storages.RDBStorage:
+    arguments = {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite(url) else {}
+    text = url.render_as_string(hide_password=False)
+    return optuna.storages.RDBStorage(text, engine_kwargs=arguments)
+
+
+def _forget(storage: optuna.storages.RDBStorage, name: str) -> None:
+    known = {study.study_name: study for study in optuna.get_all_study_summaries(storage)}
+    if name in known and OURS in known[name].user_attrs:
+        optuna.delete_study(study_name=name, storage=storage)
+
+
+def _local(time: str) -> datetime:
+    """Optuna keeps local times without a zone."""
+    return datetime.fromisoformat(time).astimezone().replace(tzinfo=None)
+
+
+def _attributes(trial: TrialRecord) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
+        "label": trial.label,
+        "digest": trial.digest,
+        "architecture_digest": trial.architecture_digest,
+        "seed": trial.seed,
+        "baseline": trial.baseline,
+        "state": trial.state,
+        "epochs": trial.epochs,
+        "params": trial.params,
+        "macs": trial.macs,
+        "flops": trial.flops,
+    }
+    if trial.test_accuracy is not None:
+        attributes["test_accuracy"] = trial.test_accuracy
+    if trial.error:
+        attributes["error"] = trial.error
+    return attributes

@@ -1,0 +1,237 @@
+"""One frozen value from a space file and the flags: all that a run will do, before it does it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import URL
+
+from blocks.errors import StudyError, listing, suggestion
+from search.database import DEFAULT_STORAGE, file_of, is_sqlite, open_for_reading, storage_url
+from search.datasets import DATASETS, load_data
+from search.include import include
+from search.store import StudyRecord, read_studies
+from spaces.candidate import DataFacts
+from spaces.document import NAME, SAMPLERS
+from spaces.parameters import fixed
+from spaces.space import Space, load_space
+
+PRUNERS = ("none",)
+EXECUTORS = ("local",)
+DEVICES = ("cpu", "cuda")
+DEFAULTS: dict[str, Any] = {
+    "trials": 24,
+    "seeds": 1,
+    "seed": 0,
+    "sampler": "nsga2",
+    "pruner": "none",
+    "data": "digits",
+}
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a run will do.
+
+    Args:
+        space: What may vary, with the epochs that will be trained.
+        study: The study's name.
+        storage: The database.
+        data: The data set's facts.
+        trials: The study's total of finished trials, the baseline's included.
+        seeds: Trials per candidate.
+        seed: The first seed; replicate r has seed + r.
+        sampler: Who proposes.
+        pruner: Who stops trials early.
+        workers: Processes that train at the same time.
+        threads: Threads of each of them.
+        device: "cpu" or "cuda".
+        gpus: Devices over which workers are spread; empty: the first.
+        includes: Files with a user's own blocks.
+        extend: Whether a stored study may go on with another space.
+    """
+
+    space: Space
+    study: str
+    storage: URL
+    data: DataFacts
+    trials: int
+    seeds: int
+    seed: int
+    sampler: str
+    pruner: str
+    workers: int
+    threads: int
+    device: str
+    gpus: tuple[str, ...]
+    includes: tuple[str, ...]
+    extend: bool
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What may not change while the study goes on, beside the space."""
+        return {
+            "data": {**self.data.identity(), "sizes": list(self.data.sizes)},
+            "epochs": self.space.epochs,
+            "seed": self.seed,
+        }
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What may."""
+        return {
+            "trials": self.trials,
+            "seeds": self.seeds,
+            "sampler": self.sampler,
+            "pruner": self.pruner,
+            "file": dict(self.space.study),
+        }
+
+    @property
+    def artefacts(self) -> Path:
+        """The folder beside the database for what is too big for it."""
+        if is_sqlite(self.storage):
+            return file_of(self.storage).with_suffix(".artefacts")
+        return Path("studies.artefacts")
+
+
+def usable_cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def make_plan(
+    space: str | os.PathLike[str],
+    *,
+    study: str | None = None,
+    storage: str = DEFAULT_STORAGE,
+    trials: int | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    data: str | None = None,
+    sampler: str | None = None,
+    pruner: str | None = None,
+    workers: int | None = None,
+    device: str = "cpu",
+    gpus: Sequence[str] = (),
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    includes: Sequence[str] = (),
+    extend: bool = False,
+) -> StudyPlan:
+    """Put a space file and flags together.
+
+    A setting that no flag gives is the stored study's, unless the file's ``study:`` section has
+    changed since; then the file's; then the default.
+
+    Raises:
+        ToolError: A file or flag is wrong; which, and what is allowed.
+    """
+    for path in includes:
+        include(path)
+    loaded = load_space(space, overrides=overrides)
+    name = _named("study", study or loaded.name)
+    url = storage_url(storage)
+    stored = stored_study(url, name)
+    given = {
+        "trials": trials,
+        "seeds": seeds,
+        "seed": seed,
+        "sampler": sampler,
+        "pruner": pruner,
+        "data": data,
+    }
+    chosen = _settled(given, loaded.study, stored)
+    _one_of("--sampler", chosen["sampler"], SAMPLERS)
+    _one_of("--pruner", chosen["pruner"], PRUNERS)
+    _one_of("--device", device, DEVICES)
+    _one_of("--data", chosen["data"], tuple(DATASETS))
+    for flag in ("trials", "seeds"):
+        _at_least(flag, chosen[flag], 1)
+    _at_least("seed", chosen["seed"], 0)
+    if epochs is not None:
+        _at_least("epochs", epochs, 1)
+        loaded = replace(loaded, training={**loaded.training, "epochs": fixed(epochs)})
+    count = _workers(workers, device, gpus, chosen["trials"])
+    return StudyPlan(
+        space=loaded,
+        study=name,
+        storage=url,
+        data=load_data(chosen["data"]).facts,
+        trials=chosen["trials"],
+        seeds=chosen["seeds"],
+        seed=chosen["seed"],
+        sampler=chosen["sampler"],
+        pruner=chosen["pruner"],
+        workers=count,
+        threads=max(1, usable_cores() // count),
+        device=device,
+        gpus=tuple(gpus),
+        includes=tuple(includes),
+        extend=extend,
+    )
+
+
+def stored_study(url: URL, name: str) -> StudyRecord | None:
+    """The stored study of this name, if there is one."""
+    if is_sqlite(url) and not file_of(url).is_file():
+        return None
+    try:
+        engine = open_for_reading(url)
+    except StudyError as error:
+        if "holds no studies" in str(error):
+            return None
+        raise
+    try:
+        return next((study for study in read_studies(engine) if study.name == name), None)
+    finally:
+        engine.dispose()
+
+
+def _settled(
+    given: Mapping[str, Any], file: Mapping[str, Any], stored: StudyRecord | None
+) -> dict[str, Any]:
+    """Flag, else stored study, else file, else default."""
+    kept: dict[str, Any] = {}
+    if stored is not None and stored.settings.get("file") == dict(file):
+        kept = {
+            **stored.settings,
+            "seed": stored.identity["seed"],
+            "data": stored.identity["data"]["name"],
+        }
+    flags = {name: value for name, value in given.items() if value is not None}
+    return {name: {**DEFAULTS, **file, **kept, **flags}[name] for name in DEFAULTS}
+
+
+def _named(what: str, name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise StudyError(
+            f"--{what} {name!r} is no name; allowed: 1 to 64 letters, digits, '.', '_' and '-'"
+        )
+    return name
+
+
+def _one_of(flag: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise StudyError(
+            f"{flag} {value!r} is unknown.{suggestion(value, allowed)} Allowed: {listing(allowed)}"
+        )
+
+
+def _at_least(flag: str, value: int, low: int) -> None:
+    if value < low:
+        raise StudyError(f"--{flag} is {value}; it must be {low} or more")
+
+
+def _workers(workers: int | None, device: str, gpus: Sequence[str], trials: int) -> int:
+    if workers is not None:
+        _at_least("workers", workers, 1)
+        return min(workers, trials)
+    wanted = usable_cores() if device == "cpu" else max(1, len(gpus))
+    return min(wanted, trials)

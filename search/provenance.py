@@ -1,0 +1,94 @@
+"""What made a number: versions, code, hardware and settings, kept with every attempt."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    *("attention-search", "torch", "torchvision", "timm", "optuna", "ray"),
+    *("numpy", "scikit-learn", "pillow", "sqlalchemy"),
+)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@cache
+def code_version() -> dict[str, Any]:
+    """The git commit of this tool where it runs from a checkout, and whether it was changed."""
+    folder = Path(__file__).parent.parent
+    if not (folder / ".git").exists():
+        return {}
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+@cache
+def cpu_name() -> str:
+    """The processor's model name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def machine() -> dict[str, Any]:
+    """System, processor and cores."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+    }
+
+
+def worker_provenance(device: str, threads: int) -> dict[str, Any]:
+    """What a worker knows of where it trains; imports torch."""
+    import torch
+
+    content = {
+        "versions": versions(),
+        "code": code_version(),
+        "machine": machine(),
+        "device": device,
+        "threads": threads,
+        "dtype": "float32",
+    }
+    if device.startswith("cuda"):
+        content["gpu"] = torch.cuda.get_device_name(0)
+        content["cuda"] = torch.version.cuda
+    return content
+
+
+def command_line() -> list[str]:
+    """The command that was given, without the path of the program."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]

@@ -1,0 +1,747 @@
+"""What is kept of studies: rows in, records out; one transaction per outcome.
+
+The parent process alone writes, through ``Store``. Reading commands and reports use the functions
+``read_*`` on an engine opened for reading.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from blocks.architecture import content_digest
+from blocks.errors import StudyError, listing, suggestion
+from blocks.formulas import Cost
+from search import tables
+from search.outcome import COMPLETE, RUNNING, SUCCEEDED, WAITING, EpochResult, Outcome
+from spaces.candidate import Candidate
+from spaces.space import Space
+
+ACCEPTED, REPEATED, OVER_CAP, IMPOSSIBLE = "accepted", "repeated", "rejected", "impossible"
+
+
+def now() -> str:
+    """The time, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A stored study, without its trials.
+
+    Args:
+        id: Its key in the database.
+        name: Its name.
+        status: running, finished, exhausted, interrupted.
+        objectives: Metric -> "max" or "min".
+        constraints: Metric -> cap as written.
+        identity: data (facts), epochs and seed: what may not change.
+        settings: trials, seeds, sampler, pruner: what may.
+        space_text: The space file as written.
+        space_content: Its data after ``--set``.
+        space_source: Where it was read from.
+        sampler_state: Optuna's attributes of the study.
+        owner: Process that runs it, or ran it last.
+        note: Why it ended, where that needs saying.
+        created: When.
+        changed: When it last began or ended.
+    """
+
+    id: int
+    name: str
+    status: str
+    objectives: dict[str, str]
+    constraints: dict[str, str]
+    identity: dict[str, Any]
+    settings: dict[str, Any]
+    space_text: str
+    space_content: dict[str, Any]
+    space_source: str
+    sampler_state: dict[str, Any]
+    owner: dict[str, Any]
+    note: str
+    created: str
+    changed: str
+
+
+@dataclass
+class TrialRecord:
+    """A stored trial, its candidate's costs and its measurements."""
+
+    id: int
+    number: int
+    state: str
+    seed: int
+    label: str
+    baseline: bool
+    digest: str
+    architecture_digest: str
+    architecture: dict[str, Any]
+    training: dict[str, Any]
+    params: int
+    trainable_params: int
+    macs: int
+    flops: int
+    parameters: dict[str, Any]
+    distributions: dict[str, str]
+    proposal: int | None
+    epochs: int
+    error: str
+    seconds: float
+    created: str
+    finished: str | None
+    origin: str | None = None
+    measurements: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Validation accuracy at the last epoch."""
+        return self.measurements.get(("validation", "accuracy"))
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Test accuracy at the end of a complete trial."""
+        return self.measurements.get(("test", "accuracy"))
+
+    def metric(self, name: str) -> float | None:
+        """An objective's value: a cost, or a validation measurement."""
+        if name in ("params", "macs", "flops"):
+            return float(getattr(self, name))
+        return self.measurements.get(("validation", name))
+
+
+@dataclass(frozen=True)
+class ProposalRow:
+    """A suggestion of the sampler, as it is kept and replayed.
+
+    Args:
+        number: The n-th proposal of the study, from 0.
+        parameters: Parameter -> value.
+        distributions: Parameter -> Optuna's distribution as JSON.
+        system_attributes: The sampler's own notes on it.
+        digest: Its candidate; None where it fits no site.
+        label: Its candidate's short name.
+        verdict: accepted, repeated, rejected or impossible.
+        reason: Why it became no trial.
+        state: open, or as it was told: complete, pruned, failed.
+        values: The objectives' values that the sampler was told.
+    """
+
+    number: int
+    parameters: dict[str, Any]
+    distributions: dict[str, str]
+    system_attributes: dict[str, Any]
+    digest: str | None
+    label: str
+    verdict: str
+    reason: str
+    state: str
+    values: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class NewTrial:
+    """A trial to be kept from the moment at which it is decided on."""
+
+    number: int
+    digest: str
+    seed: int
+    label: str
+    parameters: dict[str, Any]
+    distributions: dict[str, str]
+    proposal: int | None
+    baseline: bool
+    origin: TrialRecord | None = None
+
+
+# Reading. ----------------------------------------------------------------------------------------
+
+
+def read_studies(engine: Engine) -> list[StudyRecord]:
+    """All studies, the oldest first."""
+    with engine.connect() as connection:
+        return [_study(row) for row in connection.execute(_studies_query())]
+
+
+def read_study(engine: Engine, name: str | None) -> StudyRecord:
+    """One study by name; without one, the study that was run last.
+
+    Raises:
+        StudyError: There is no such study.
+    """
+    studies = read_studies(engine)
+    if name is None and studies:
+        return max(studies, key=lambda study: study.changed)
+    for study in studies:
+        if study.name == name:
+            return study
+    names = [study.name for study in studies]
+    if not names:
+        raise StudyError(
+            "there are no results yet: run a study first (search run --space attention)"
+        )
+    raise StudyError(
+        f"there is no study {name!r}.{suggestion(name, names)} Studies: {listing(names)}"
+    )
+
+
+def _studies_query() -> Any:
+    space = tables.spaces
+    return (
+        select(tables.studies, space.c.text, space.c.content, space.c.source)
+        .join(space, space.c.digest == tables.studies.c.space_digest)
+        .order_by(tables.studies.c.id)
+    )
+
+
+def _study(row: Row[Any]) -> StudyRecord:
+    return StudyRecord(
+        id=row.id,
+        name=row.name,
+        status=row.status,
+        objectives=row.objectives,
+        constraints=row.constraints,
+        identity=row.identity,
+        settings=row.settings,
+        space_text=row.text,
+        space_content=row.content,
+        space_source=row.source,
+        sampler_state=row.sampler_state,
+        owner=row.owner,
+        note=row.note,
+        created=row.created,
+        changed=row.changed,
+    )
+
+
+def read_trials(engine: Engine, study_id: int) -> list[TrialRecord]:
+    """The trials of a study by number, with measurements; rejected proposals are not among them."""
+    with engine.connect() as connection:
+        return _trials(connection, tables.trials.c.study_id == study_id)
+
+
+def _trials(connection: Connection, condition: Any) -> list[TrialRecord]:
+    trial, candidate = tables.trials, tables.candidates
+    origin = trial.alias("origin")
+    origin_study = tables.studies.alias("origin_study")
+    query = (
+        select(
+            trial,
+            *(c for c in candidate.c if c.name not in ("digest", "baseline", "data")),
+            origin.c.number.label("origin_number"),
+            origin_study.c.name.label("origin_study"),
+        )
+        .join(candidate, candidate.c.digest == trial.c.candidate_digest)
+        .outerjoin(origin, origin.c.id == trial.c.origin_trial_id)
+        .outerjoin(origin_study, origin_study.c.id == origin.c.study_id)
+        .where(condition)
+        .order_by(trial.c.number)
+    )
+    records = {row.id: _trial(row) for row in connection.execute(query)}
+    measured = tables.measurements
+    rows = connection.execute(
+        select(measured).join(trial, trial.c.id == measured.c.trial_id).where(condition)
+    )
+    for row in rows:
+        records[row.trial_id].measurements[row.split, row.metric] = row.value
+    return list(records.values())
+
+
+def _trial(row: Row[Any]) -> TrialRecord:
+    return TrialRecord(
+        id=row.id,
+        number=row.number,
+        state=row.state,
+        seed=row.seed,
+        label=row.label,
+        baseline=row.baseline,
+        digest=row.candidate_digest,
+        architecture_digest=row.architecture_digest,
+        architecture=row.architecture,
+        training=row.training,
+        params=row.params,
+        trainable_params=row.trainable_params,
+        macs=row.macs,
+        flops=row.flops,
+        parameters=row.parameters,
+        distributions=row.distributions,
+        proposal=row.proposal,
+        epochs=row.epochs,
+        error=row.error,
+        seconds=row.seconds,
+        created=row.created,
+        finished=row.finished,
+        origin=f"{row.origin_study} {row.origin_number}" if row.origin_study else None,
+    )
+
+
+def read_curves(engine: Engine, study_id: int) -> dict[int, list[EpochResult]]:
+    """Trial number -> its epochs; a reused trial has those of its origin."""
+    trial, curve = tables.trials, tables.curves
+    source = func.coalesce(trial.c.origin_trial_id, trial.c.id)
+    query = (
+        select(trial.c.number, curve)
+        .join(curve, curve.c.trial_id == source)
+        .where(trial.c.study_id == study_id)
+        .order_by(trial.c.number, curve.c.epoch)
+    )
+    found: dict[int, list[EpochResult]] = {}
+    with engine.connect() as connection:
+        for row in connection.execute(query):
+            found.setdefault(row.number, []).append(
+                EpochResult(
+                    row.epoch,
+                    row.train_loss,
+                    row.train_accuracy,
+                    row.loss,
+                    row.accuracy,
+                    row.learning_rate,
+                    row.seconds,
+                )
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """One start of a trial."""
+
+    trial: int
+    number: int
+    owner: str
+    started: str
+    finished: str | None
+    ending: str | None
+    cause: str
+    traceback: str
+    provenance: dict[str, Any]
+
+
+def read_attempts(engine: Engine, study_id: int) -> list[AttemptRecord]:
+    """Every start of every trial of a study, with what made its numbers."""
+    attempt, trial, made = tables.attempts, tables.trials, tables.provenance
+    query = (
+        select(attempt, trial.c.number.label("trial"), made.c.content)
+        .join(trial, trial.c.id == attempt.c.trial_id)
+        .outerjoin(made, made.c.digest == attempt.c.provenance_digest)
+        .where(trial.c.study_id == study_id)
+        .order_by(trial.c.number, attempt.c.number)
+    )
+    with engine.connect() as connection:
+        return [
+            AttemptRecord(
+                row.trial,
+                row.number,
+                row.owner,
+                row.started,
+                row.finished,
+                row.ending,
+                row.cause,
+                row.traceback,
+                row.content or {},
+            )
+            for row in connection.execute(query)
+        ]
+
+
+def read_proposals(engine: Engine, study_id: int) -> list[ProposalRow]:
+    """Every suggestion of the sampler, in order."""
+    proposal = tables.proposals
+    query = select(proposal).where(proposal.c.study_id == study_id).order_by(proposal.c.number)
+    with engine.connect() as connection:
+        return [
+            ProposalRow(
+                row.number,
+                row.parameters,
+                row.distributions,
+                row.system_attributes,
+                row.candidate_digest,
+                row.label,
+                row.verdict,
+                row.reason,
+                row.state,
+                row.objective_values,
+            )
+            for row in connection.execute(query)
+        ]
+
+
+@dataclass(frozen=True)
+class RejectedRecord:
+    """A distinct candidate that a cap refused before it cost a trial."""
+
+    digest: str
+    architecture_digest: str
+    architecture: dict[str, Any]
+    label: str
+    reason: str
+    cost: Cost
+
+
+def read_rejected(engine: Engine, study_id: int) -> list[RejectedRecord]:
+    """The distinct rejected candidates, in the order in which they were met."""
+    proposal, candidate = tables.proposals, tables.candidates
+    query = (
+        select(proposal.c.label, proposal.c.reason, candidate)
+        .join(candidate, candidate.c.digest == proposal.c.candidate_digest)
+        .where(proposal.c.study_id == study_id, proposal.c.verdict == OVER_CAP)
+        .order_by(proposal.c.number)
+    )
+    found: dict[str, RejectedRecord] = {}
+    with engine.connect() as connection:
+        for row in connection.execute(query):
+            cost = Cost(row.params, row.trainable_params, row.macs, row.flops)
+            found.setdefault(
+                row.digest,
+                RejectedRecord(
+                    row.digest,
+                    row.architecture_digest,
+                    row.architecture,
+                    row.label,
+                    row.reason,
+                    cost,
+                ),
+            )
+    return list(found.values())
+
+
+# Writing. ----------------------------------------------------------------------------------------
+
+
+class Store:
+    """The writing side, for the one parent that runs a study.
+
+    Args:
+        engine: Opened for writing.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.lock = threading.RLock()  # the mirror's thread writes to the same file
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """All or nothing; kept once the block is left."""
+        with self.lock, self.engine.begin() as connection:
+            yield connection
+
+    def add_study(
+        self, name: str, space: Space, *, identity: Mapping[str, Any], settings: Mapping[str, Any]
+    ) -> None:
+        """Keep a new study and its space.
+
+        Raises:
+            StudyError: Another process has just made a study of that name.
+        """
+        try:
+            with self.transaction() as connection:
+                connection.execute(
+                    insert(tables.studies).values(
+                        name=name,
+                        space_digest=self._add_space(connection, space),
+                        objectives=dict(space.objectives),
+                        constraints={c.metric: c.text for c in space.constraints},
+                        identity=dict(identity),
+                        settings=dict(settings),
+                        sampler_state={},
+                        owner={},
+                        status=WAITING,
+                        note="",
+                        created=now(),
+                        changed=now(),
+                    )
+                )
+        except IntegrityError:
+            raise StudyError(
+                f"study {name!r} was just made by another process; run again"
+            ) from None
+
+    def change_space(self, study_id: int, space: Space, identity: Mapping[str, Any]) -> None:
+        """Let a study go on with another space."""
+        with self.transaction() as connection:
+            connection.execute(
+                update(tables.studies)
+                .where(tables.studies.c.id == study_id)
+                .values(
+                    space_digest=self._add_space(connection, space),
+                    objectives=dict(space.objectives),
+                    constraints={c.metric: c.text for c in space.constraints},
+                    identity=dict(identity),
+                )
+            )
+
+    def _add_space(self, connection: Connection, space: Space) -> str:
+        digest = content_digest("text", [space.digest, space.text])
+        known = select(tables.spaces.c.digest).where(tables.spaces.c.digest == digest)
+        if connection.execute(known).first() is None:
+            connection.execute(
+                insert(tables.spaces).values(
+                    digest=digest,
+                    source=space.source,
+                    text=space.text,
+                    content=dict(space.content),
+                )
+            )
+        return digest
+
+    def update_study(self, study_id: int, **values: Any) -> None:
+        """Change columns of a study (status, note, owner, settings)."""
+        with self.transaction() as connection:
+            connection.execute(
+                update(tables.studies)
+                .where(tables.studies.c.id == study_id)
+                .values(**values, changed=now())
+            )
+
+    def finished_elsewhere(self, digest: str, seed: int, study_id: int) -> TrialRecord | None:
+        """A complete trial of the same candidate and seed in another study."""
+        trial = tables.trials.c
+        condition = (
+            (trial.candidate_digest == digest)
+            & (trial.seed == seed)
+            & (trial.state == COMPLETE)
+            & (trial.study_id != study_id)
+        )
+        with self.engine.connect() as connection:
+            found = _trials(connection, condition)
+        return found[0] if found else None
+
+    def add_trials(
+        self,
+        study_id: int,
+        trials: Sequence[NewTrial],
+        *,
+        candidates: Sequence[tuple[Candidate, Cost]],
+        proposals: Sequence[ProposalRow],
+        sampler_state: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep what the sampler proposed and the trials that came of it, in one transaction."""
+        with self.transaction() as connection:
+            for candidate, cost in candidates:
+                self._add_candidate(connection, candidate, cost)
+            if proposals:
+                rows = [_proposal_values(study_id, proposal) for proposal in proposals]
+                connection.execute(insert(tables.proposals), rows)
+            for trial in trials:
+                self._add_trial(connection, study_id, trial)
+            if sampler_state is not None:
+                connection.execute(
+                    update(tables.studies)
+                    .where(tables.studies.c.id == study_id)
+                    .values(sampler_state=dict(sampler_state))
+                )
+
+    def _add_candidate(self, connection: Connection, candidate: Candidate, cost: Cost) -> None:
+        known = select(tables.candidates.c.digest).where(
+            tables.candidates.c.digest == candidate.digest
+        )
+        if connection.execute(known).first() is not None:
+            return
+        connection.execute(
+            insert(tables.candidates).values(
+                digest=candidate.digest,
+                architecture_digest=candidate.architecture_digest,
+                architecture=candidate.architecture.to_json(),
+                training=candidate.training.to_json(),
+                data=candidate.data.identity(),
+                baseline=candidate.is_baseline,
+                **cost.to_json(),
+            )
+        )
+
+    def _add_trial(self, connection: Connection, study_id: int, trial: NewTrial) -> None:
+        origin = trial.origin
+        key = connection.execute(
+            insert(tables.trials).values(
+                study_id=study_id,
+                number=trial.number,
+                candidate_digest=trial.digest,
+                seed=trial.seed,
+                state="reused" if origin else WAITING,
+                label=trial.label,
+                parameters=trial.parameters,
+                distributions=trial.distributions,
+                proposal=trial.proposal,
+                baseline=trial.baseline,
+                epochs=origin.epochs if origin else 0,
+                error="",
+                origin_trial_id=origin.id if origin else None,
+                seconds=0.0,
+                created=now(),
+                finished=now() if origin else None,
+            )
+        ).inserted_primary_key
+        assert key is not None  # an insert of one row has a key
+        if origin and origin.measurements:
+            rows = [
+                {"trial_id": key[0], "split": split, "metric": metric, "value": value}
+                for (split, metric), value in origin.measurements.items()
+            ]
+            connection.execute(insert(tables.measurements), rows)
+
+    def start_attempt(self, study_id: int, number: int, *, owner: str) -> int:
+        """Note that a trial is being evaluated.
+
+        Returns:
+            How often it has been started, this time included.
+        """
+        with self.transaction() as connection:
+            trial_id = self._trial_id(connection, study_id, number)
+            attempt = tables.attempts
+            before = connection.execute(
+                select(func.count()).where(attempt.c.trial_id == trial_id)
+            ).scalar_one()
+            connection.execute(
+                insert(attempt).values(
+                    trial_id=trial_id,
+                    number=before + 1,
+                    owner=owner,
+                    started=now(),
+                    cause="",
+                    traceback="",
+                )
+            )
+            connection.execute(
+                update(tables.trials).where(tables.trials.c.id == trial_id).values(state=RUNNING)
+            )
+        return int(before) + 1
+
+    def finish_trial(
+        self,
+        study_id: int,
+        number: int,
+        outcome: Outcome,
+        *,
+        provenance: Mapping[str, Any],
+        told: tuple[int, str, list[float] | None] | None = None,
+    ) -> None:
+        """Keep an outcome whole: state, curve, measurements, provenance, and what is told.
+
+        Args:
+            study_id: The study.
+            number: The trial.
+            outcome: How it ended.
+            provenance: What made its numbers.
+            told: (proposal, state, values) that the sampler will be told, if anything.
+        """
+        with self.transaction() as connection:
+            trial_id = self._trial_id(connection, study_id, number)
+            connection.execute(
+                update(tables.trials)
+                .where(tables.trials.c.id == trial_id)
+                .values(
+                    state=outcome.state,
+                    epochs=len(outcome.epochs),
+                    error=outcome.error,
+                    seconds=outcome.seconds,
+                    finished=now(),
+                )
+            )
+            if outcome.epochs:
+                rows = [{"trial_id": trial_id, **epoch.__dict__} for epoch in outcome.epochs]
+                connection.execute(insert(tables.curves), rows)
+            if outcome.measurements:
+                rows = [
+                    {"trial_id": trial_id, "split": split, "metric": metric, "value": value}
+                    for split, metric, value in outcome.measurements
+                ]
+                connection.execute(insert(tables.measurements), rows)
+            self._end_attempt(
+                connection, trial_id, outcome.state, outcome.error, outcome.traceback, provenance
+            )
+            if told is not None:
+                self._tell(connection, study_id, *told)
+
+    def tell_proposal(
+        self, study_id: int, proposal: int, state: str, values: list[float] | None
+    ) -> None:
+        """Keep what the sampler is told of a proposal."""
+        with self.transaction() as connection:
+            self._tell(connection, study_id, proposal, state, values)
+
+    def _tell(
+        self,
+        connection: Connection,
+        study_id: int,
+        proposal: int,
+        state: str,
+        values: list[float] | None,
+    ) -> None:
+        kept = tables.proposals
+        connection.execute(
+            update(kept)
+            .where(kept.c.study_id == study_id, kept.c.number == proposal)
+            .values(state=state, objective_values=values)
+        )
+
+    def put_back(self, study_id: int, number: int, *, ending: str, cause: str) -> None:
+        """Let a trial whose evaluation was cut off wait for its next attempt."""
+        with self.transaction() as connection:
+            trial_id = self._trial_id(connection, study_id, number)
+            connection.execute(
+                update(tables.trials).where(tables.trials.c.id == trial_id).values(state=WAITING)
+            )
+            self._end_attempt(connection, trial_id, ending, cause, "", None)
+
+    def _trial_id(self, connection: Connection, study_id: int, number: int) -> int:
+        trial = tables.trials.c
+        query = select(trial.id).where(trial.study_id == study_id, trial.number == number)
+        return int(connection.execute(query).scalar_one())
+
+    def _end_attempt(
+        self,
+        connection: Connection,
+        trial_id: int,
+        ending: str,
+        cause: str,
+        traceback: str,
+        provenance: Mapping[str, Any] | None,
+    ) -> None:
+        attempt = tables.attempts
+        digest = None if provenance is None else self._add_provenance(connection, provenance)
+        connection.execute(
+            update(attempt)
+            .where(attempt.c.trial_id == trial_id, attempt.c.finished.is_(None))
+            .values(
+                finished=now(),
+                ending=ending,
+                cause=cause,
+                traceback=traceback,
+                provenance_digest=digest,
+            )
+        )
+
+    def _add_provenance(self, connection: Connection, content: Mapping[str, Any]) -> str:
+        digest = content_digest("p1", dict(content))
+        made = tables.provenance
+        if connection.execute(select(made.c.digest).where(made.c.digest == digest)).first() is None:
+            connection.execute(insert(made).values(digest=digest, content=dict(content)))
+        return digest
+
+
+def _proposal_values(study_id: int, proposal: ProposalRow) -> dict[str, Any]:
+    return {
+        "study_id": study_id,
+        "number": proposal.number,
+        "parameters": proposal.parameters,
+        "distributions": proposal.distributions,
+        "system_attributes": proposal.system_attributes,
+        "candidate_digest": proposal.digest,
+        "label": proposal.label,
+        "verdict": proposal.verdict,
+        "reason": proposal.reason,
+        "state": proposal.state,
+        "objective_values": proposal.values,
+    }
+
+
+def is_success(trial: TrialRecord) -> bool:
+    """Whether a trial has its final measurements."""
+    return trial.state in SUCCEEDED

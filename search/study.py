@@ -1,0 +1,174 @@
+"""Running a study: opening or continuing it, holding it, driving it, and what it comes to."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from blocks.errors import StudyError
+from search.database import checkpoint, open_for_writing, shown
+from search.engine import Silent, Study, StudyResult, Watch
+from search.interruption import Interrupted
+from search.mirror import Mirror
+from search.outcome import RUNNING
+from search.plan import StudyPlan, make_plan
+from search.store import Store, StudyRecord, now, read_studies
+from spaces.drawing import check_possible
+from spaces.space import differences
+
+
+def open_study(plan: StudyPlan, store: Store) -> tuple[Study, bool]:
+    """Make a study, or take up a stored one where it stopped.
+
+    Returns:
+        The study, and whether its space was changed (``--extend``).
+
+    Raises:
+        StudyError: The stored study has another space, data, epochs or seed.
+    """
+    check_possible(plan.space, plan.data)
+    record = _find(store, plan.study)
+    extended = False
+    if record is None:
+        store.add_study(plan.study, plan.space, identity=plan.identity, settings=plan.settings)
+    else:
+        changes = _changes(record, plan)
+        if changes and not plan.extend:
+            raise StudyError(_refusal(plan, changes))
+        if changes:
+            store.change_space(record.id, plan.space, plan.identity)
+            extended = True
+    record = _find(store, plan.study)
+    assert record is not None  # it was there, or has just been made
+    owner = {"host": platform.node(), "pid": os.getpid(), "since": now()}
+    store.update_study(record.id, status=RUNNING, note="", owner=owner, settings=plan.settings)
+    return Study(plan, store, record), extended
+
+
+def _find(store: Store, name: str) -> StudyRecord | None:
+    return next((study for study in read_studies(store.engine) if study.name == name), None)
+
+
+def _changes(record: StudyRecord, plan: StudyPlan) -> list[str]:
+    """In what a stored study differs from the plan, beside what may change."""
+    changes = differences(record.space_content, plan.space.content)
+    return changes + differences(record.identity, plan.identity)
+
+
+def _refusal(plan: StudyPlan, changes: list[str]) -> str:
+    lines = "\n".join(f"  {line}" for line in changes)
+    what = "1 line differs" if len(changes) == 1 else f"{len(changes)} lines differ"
+    return (
+        f"{shown(plan.storage)} holds study {plan.study!r} with another space or setting ({what};"
+        f" - stored, + given):\n{lines}\n  Give the stored values, allow the change (--extend), or"
+        f" name a new study (--study NAME)"
+    )
+
+
+@contextmanager
+def held(plan: StudyPlan, store: Store) -> Iterator[None]:
+    """Hold a study for this process; the operating system lets go when the process ends.
+
+    Raises:
+        StudyError: Another process holds it; which.
+    """
+    folder = plan.artefacts
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(_lock_path(folder, plan.study))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        record = _find(store, plan.study)
+        owner = record.owner if record else {}
+        who = f"process {owner.get('pid', '?')} on {owner.get('host', 'this machine')}"
+        raise StudyError(
+            f"study {plan.study!r} is being run by {who} since {owner.get('since', '?')}; wait for"
+            " it, stop it, or name a new study (--study NAME)"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock_path(folder: Path, study: str) -> Path:
+    return folder / f"{study}.lock"
+
+
+def execute(plan: StudyPlan, watch: Watch | None = None) -> StudyResult:
+    """Run a study, or go on with it, on this machine.
+
+    Args:
+        plan: What to do.
+        watch: Who wants to know how it goes.
+
+    Returns:
+        What it has come to.
+
+    Raises:
+        ToolError: The study cannot be opened or continued.
+        Interrupted: It was stopped by a signal; what had finished is kept.
+    """
+    from search.workers import run_locally
+
+    watch = watch or Silent()
+    engine = open_for_writing(plan.storage)
+    store = Store(engine)
+    try:
+        with held(plan, store):
+            study, extended = open_study(plan, store)
+            mirror = Mirror(
+                plan.storage,
+                plan.study,
+                study.objectives,
+                caps=study.above_caps,
+                distributions=study.mirrored_distributions(),
+                lock=store.lock,
+                trials=lambda: list(study.trials.values()),
+            )
+            mirror.start(rebuild=extended)
+            study.changed = mirror.changed
+            status = "interrupted"
+            try:
+                watch.began(study)
+                run_locally(study, watch)
+                status = "exhausted" if study.note else "finished"
+            finally:
+                watch.ended()
+                study.interrupt()
+                mirror.close()
+                store.update_study(study.id, status=status, note=study.note)
+            return study.result(warning=mirror.problem)
+    finally:
+        checkpoint(engine)
+        engine.dispose()
+
+
+def run_study(
+    space: str | os.PathLike[str], watch: Watch | None = None, **flags: Any
+) -> StudyResult:
+    """Run a study from Python.
+
+    Args:
+        space: A space file, or the name of a shipped space.
+        watch: Who wants to know how it goes.
+        **flags: As the command line's: study, storage, trials, seeds, epochs, data, sampler,
+            workers, device, seed, overrides, includes, extend.
+
+    Returns:
+        Trials, front, and why it ended.
+
+    Raises:
+        ToolError: A file or flag is wrong, or the study cannot be opened or continued.
+        Interrupted: It was stopped by a signal; what had finished is kept.
+    """
+    return execute(make_plan(space, **flags), watch)
+
+
+__all__ = ["Interrupted", "Study", "StudyResult", "Watch", "execute", "open_study", "run_study"]

@@ -1,0 +1,259 @@
+"""Worker processes on this machine, and the loop that drives a study with them.
+
+A worker is ``python -m search.worker``: one assignment at a time, one JSON object per line through
+its pipes. It is started when there is work for it and stays warm. The parent alone writes to the
+database.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+from blocks.errors import StudyError
+from search.engine import Study, Watch
+from search.interruption import Interrupted
+from search.outcome import Assignment, EpochResult, Outcome
+from search.plan import StudyPlan
+
+TICK_SECONDS = 0.25
+LEAVE_SECONDS = 5.0
+MAX_FAILED_STARTS = 3
+TAIL_BYTES = 4000
+
+
+class Worker:
+    """One process and what it is doing.
+
+    Args:
+        plan: Says device, threads and included files.
+        index: Its place, which decides its GPU.
+    """
+
+    def __init__(self, plan: StudyPlan, index: int) -> None:
+        self.assignment: Assignment | None = None
+        self.ready = False
+        self.provenance: dict[str, Any] = {}
+        self._buffer = b""
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        self.process = subprocess.Popen(
+            _command(plan),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=_environment(plan, index),
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None  # it is a pipe
+        os.set_blocking(self.process.stdout.fileno(), False)
+
+    @property
+    def stdout(self) -> Any:
+        """The pipe on which it answers."""
+        return self.process.stdout
+
+    def give(self, assignment: Assignment) -> None:
+        """Hand it an assignment, now or as soon as it is ready."""
+        self.assignment = assignment
+        if self.ready:
+            self.send({"do": "evaluate", "assignment": assignment.to_json()})
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Write a message; a worker that has died is noticed by its silence."""
+        assert self.process.stdin is not None  # it is a pipe
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def messages(self) -> tuple[list[dict[str, Any]], bool]:
+        """(what it has said since, whether it has ended)."""
+        ended = False
+        while True:
+            chunk = self.stdout.read(65536)
+            if chunk is None:
+                break
+            if not chunk:
+                ended = True
+                break
+            self._buffer += chunk
+        *lines, self._buffer = self._buffer.split(b"\n")
+        return [json.loads(line) for line in lines if line], ended
+
+    def cause_of_death(self) -> str:
+        """Why it has ended, with its last words."""
+        code = self.process.wait()
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, size - TAIL_BYTES))
+        words = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f"its worker ended with {how}" + (f": {words[-1]}" if words else "")
+
+    def close(self, *, at_once: bool) -> None:
+        """End the process: politely, or at once."""
+        if at_once:
+            self.process.kill()
+        else:
+            self.send({"do": "leave"})
+        try:
+            self.process.wait(LEAVE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self._errors):
+            with suppress(OSError, BrokenPipeError):
+                stream.close() if stream else None
+
+
+def _command(plan: StudyPlan) -> list[str]:
+    command = [sys.executable, "-P", "-m", "search.worker", "--parent", str(os.getpid())]
+    command += ["--device", plan.device, "--threads", str(plan.threads)]
+    for path in plan.includes:
+        command += ["--include", path]
+    return command
+
+
+def _environment(plan: StudyPlan, index: int) -> dict[str, str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(plan.threads), "PYTHONUNBUFFERED": "1"}
+    if plan.gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = plan.gpus[index % len(plan.gpus)]
+    elif plan.device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    return environment
+
+
+class Pool:
+    """Drives one study with several workers until there is nothing left to do."""
+
+    def __init__(self, study: Study, watch: Watch) -> None:
+        self.study = study
+        self.watch = watch
+        self.selector = selectors.DefaultSelector()
+        self.slots: list[Worker | None] = [None] * study.plan.workers
+        self.failed_starts = 0
+
+    def run(self, stopped: list[int]) -> None:
+        """Keep the workers busy until the study ends or a signal arrives.
+
+        Raises:
+            Interrupted: A signal arrived.
+            StudyError: Workers cannot be started.
+        """
+        while True:
+            if stopped:
+                raise Interrupted
+            self._assign()
+            if not any(worker and worker.assignment for worker in self.slots):
+                return
+            for key, _ in self.selector.select(TICK_SECONDS):
+                self._hear(key.data)
+            self.watch.tick()
+
+    def _assign(self) -> None:
+        for index, worker in enumerate(self.slots):
+            if worker is not None and worker.assignment is not None:
+                continue
+            assignment = self.study.next_assignment()
+            if assignment is None:
+                return
+            if worker is None:
+                worker = self.slots[index] = Worker(self.study.plan, index)
+                self.selector.register(worker.stdout, selectors.EVENT_READ, index)
+            worker.give(assignment)
+
+    def _hear(self, index: int) -> None:
+        worker = self.slots[index]
+        assert worker is not None  # only slots with a worker are registered
+        messages, ended = worker.messages()
+        for message in messages:
+            self._answer(worker, message)
+        if ended:
+            self._bury(index, worker)
+
+    def _answer(self, worker: Worker, message: dict[str, Any]) -> None:
+        if message["say"] == "ready":
+            worker.ready = True
+            self.failed_starts = 0
+            worker.provenance = message["provenance"]
+            if worker.assignment is not None:
+                worker.give(worker.assignment)
+            return
+        assert worker.assignment is not None  # a worker speaks of its assignment alone
+        number = worker.assignment.trial
+        if message["say"] == "epoch":
+            result = EpochResult(**message["result"])
+            worker.send({"go_on": self.study.on_epoch(number, result)})
+            self.watch.epoch(self.study.trials[number], result)
+            return
+        provenance = {**worker.provenance, "attempt": worker.assignment.attempt}
+        worker.assignment = None
+        outcome = Outcome.from_json(message["outcome"])
+        self.watch.finished(self.study.on_finish(number, outcome, provenance))
+
+    def _bury(self, index: int, worker: Worker) -> None:
+        """A worker has ended by itself: its trial is evaluated again by another."""
+        self.selector.unregister(worker.stdout)
+        cause = worker.cause_of_death()
+        worker.close(at_once=True)
+        self.slots[index] = None
+        if not worker.ready:
+            self.failed_starts += 1
+            if self.failed_starts >= MAX_FAILED_STARTS:
+                raise StudyError(f"workers cannot start: {cause}. `search doctor` says what works")
+        if worker.assignment is not None:
+            number = worker.assignment.trial
+            self.study.on_lost(number, cause)
+            self.watch.lost(self.study.trials[number], cause)
+
+    def close(self, *, at_once: bool) -> None:
+        """End all workers."""
+        for worker in self.slots:
+            if worker is not None:
+                worker.close(at_once=at_once)
+        self.selector.close()
+
+
+@contextmanager
+def _noted_signals() -> Iterator[list[int]]:
+    """Inside, the first interrupt or termination is noted; a second one interrupts as usual."""
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_locally(study: Study, watch: Watch) -> None:
+    """Run a study with worker processes on this machine until there is nothing left to do.
+
+    Raises:
+        Interrupted: An interrupt or termination signal arrived.
+        StudyError: Workers cannot be started.
+    """
+    pool = Pool(study, watch)
+    done = False
+    with _noted_signals() as stopped:
+        try:
+            pool.run(stopped)
+            done = True
+        finally:
+            pool.close(at_once=not done)
+
+
+__all__ = ["Pool", "Worker", "run_locally"]

@@ -1,0 +1,289 @@
+import json
+from collections import Counter
+
+import pytest
+from instant import accuracy_of, drive, outcome_of
+
+from blocks.errors import SpaceError, StudyError
+from search.outcome import Outcome
+from search.store import read_attempts, read_proposals, read_trials
+
+SMALL = """
+backbone: resnet20
+attention:
+  type: [none, se]
+  placement: [stem, stage]
+  reduction: [4, 16]
+training: {epochs: 1}
+"""
+# none; se at the stem: 16 channels, r = 4 and 16 are 4 and 1 wide; se at the stages: 4, 8, 16 and
+# 1, 2, 4 wide. Five distinct candidates.
+SMALL_DISTINCT = 5
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return str(path)
+
+
+def proposed(study):
+    return [study.trials[number].digest for number in sorted(study.trials)]
+
+
+def test_the_baseline_is_trial_0_and_is_there_once(opened):
+    study = opened(trials=8)
+    assert drive(study) == 8
+    assert study.trials[0].baseline
+    assert study.trials[0].label == "none"
+    assert [t.baseline for t in study.trials.values()] == [True] + [False] * 7
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random", "grid"])
+def test_the_total_is_exact_and_nothing_is_evaluated_twice(opened, sampler):
+    total = 15 if sampler == "tpe" else 30
+    study = opened(trials=total, sampler=sampler)
+    assert drive(study) == total
+    assert study.is_finished
+    assert len(set(proposed(study))) == total
+    assert sorted(study.trials) == list(range(total))
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random", "grid"])
+def test_a_space_with_fewer_candidates_than_trials_ends_by_itself(opened, small, sampler):
+    study = opened(small, trials=50, sampler=sampler)
+    assert drive(study) == SMALL_DISTINCT
+    assert study.is_finished
+    assert "every distinct candidate" in study.note
+    assert "5 trained" in study.note
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random", "grid"])
+def test_stopped_and_continued_it_proposes_what_it_would_have(opened, tmp_path, sampler):
+    total = 18 if sampler == "tpe" else 40  # tpe is slow, and past its start-up after 10
+    whole = opened(trials=total, sampler=sampler, url=f"sqlite:///{tmp_path}/whole.db")
+    drive(whole)
+    parts_url = f"sqlite:///{tmp_path}/parts.db"
+    for stop_after in (1, 7, 4, 3):
+        drive(opened(trials=total, sampler=sampler, url=parts_url), stop_after=stop_after)
+    parts = opened(trials=total, sampler=sampler, url=parts_url)
+    drive(parts)
+    assert proposed(parts) == proposed(whole)
+
+
+def test_a_trial_cut_off_by_a_kill_runs_again_under_its_number_and_seed(opened):
+    study = opened(trials=5)
+    drive(study, stop_after=2)
+    cut = study.next_assignment()
+    # The process is gone: nobody says how it went.
+    again = opened(trials=5)
+    first = again.next_assignment()
+    assert (first.trial, first.seed, first.architecture) == (cut.trial, cut.seed, cut.architecture)
+    assert first.attempt == cut.attempt + 1
+    again.on_finish(first.trial, outcome_of(again.trials[first.trial]), {})
+    drive(again)
+    assert len(again.trials) == 5
+    endings = [
+        a.ending for a in read_attempts(again.store.engine, again.id) if a.trial == cut.trial
+    ]
+    assert endings == ["lost", "complete"]
+
+
+def test_a_finished_study_does_nothing_more(opened):
+    drive(opened(trials=4))
+    again = opened(trials=4)
+    assert again.next_assignment() is None
+    assert again.is_finished
+
+
+def test_a_larger_total_goes_on(opened):
+    drive(opened(trials=4))
+    assert drive(opened(trials=9)) == 5
+
+
+def test_further_seeds_come_before_new_candidates(opened):
+    drive(opened(trials=3, seeds=1))
+    study = opened(trials=8, seeds=2)
+    drive(study)
+    pairs = [(t.digest, t.seed) for t in study.trials.values()]
+    assert len(set(pairs)) == 8
+    counts = Counter(digest for digest, _ in pairs)
+    assert list(counts.values()) == [2, 2, 2, 2]
+    assert [seed for _, seed in pairs[:6]] == [0, 0, 0, 1, 1, 1]
+
+
+def test_the_sampler_is_told_the_mean_of_replicates(opened):
+    study = opened(trials=6, seeds=3, seed=5)
+    drive(study)
+    rows = [p for p in read_proposals(study.store.engine, study.id) if p.state == "complete"]
+    assert len(rows) == 2
+    for row in rows:
+        accuracies = [accuracy_of(row.digest, seed) for seed in (5, 6, 7)]
+        assert row.values[0] == pytest.approx(sum(accuracies) / 3)
+
+
+def test_a_result_of_another_study_is_taken_over(opened):
+    drive(opened(trials=6, study="first"))
+    second = opened(trials=6, study="second")
+    assert drive(second) == 0
+    trials = read_trials(second.store.engine, second.id)
+    assert [t.state for t in trials] == ["reused"] * 6
+    assert [t.origin for t in trials] == [f"first {n}" for n in range(6)]
+    assert trials[3].accuracy == accuracy_of(trials[3].digest, 0)
+
+
+def test_failures_are_states_of_their_own_and_told_as_failures(opened):
+    states = {1: "failed", 2: "diverged", 3: "complete"}
+    study = opened(trials=4)
+    drive(study, state_of=lambda trial: states.get(trial.number, "complete"))
+    stored = read_trials(study.store.engine, study.id)
+    assert [t.state for t in stored] == ["complete", "failed", "diverged", "complete"]
+    assert stored[1].error == "planted"
+    assert stored[1].accuracy is None
+    told = {p.digest: p.state for p in read_proposals(study.store.engine, study.id)}
+    assert told[stored[1].digest] == "failed"
+    assert told[stored[3].digest] == "complete"
+    attempts = read_attempts(study.store.engine, study.id)
+    assert attempts[1].traceback == "Traceback of the planted error"
+
+
+def test_a_trial_that_kills_its_workers_fails_after_three(opened):
+    study = opened(trials=2)
+    drive(study, stop_after=1)
+    for attempt in (1, 2, 3):
+        assignment = study.next_assignment()
+        assert assignment.attempt == attempt
+        study.on_lost(assignment.trial, "its worker ended with signal 9")
+    assert study.trials[1].state == "failed"
+    assert "signal 9" in study.trials[1].error
+    assert study.is_finished
+
+
+def test_caps_reject_before_training_and_once_each(opened, tmp_path):
+    path = tmp_path / "capped.yaml"
+    path.write_text(SMALL.replace("[4, 16]", "[1, 4, 16]") + "constraints: {params: 270000}\n")
+    # The baseline has 269,434 parameters. se at the stem adds 2 x 16 h = 32 h: 512, 128 or 32 for
+    # h = 16, 4, 1. At the three stages 2 x (16 h1 + 32 h2 + 64 h3): 10,752 for r = 1, 2,688 for
+    # r = 4 and 672 for r = 16. Over the cap of 566 more: the three of the stages.
+    study = opened(str(path), trials=30, sampler="random")
+    drive(study)
+    assert sorted(t.params - 269434 for t in study.trials.values()) == [0, 32, 128, 512]
+    rows = read_proposals(study.store.engine, study.id)
+    assert len({p.digest for p in rows if p.verdict == "rejected"}) == 3
+    reasons = {p.reason for p in rows if p.verdict == "rejected"}
+    assert any("params 280,186 is over 270,000 (270000)" in reason for reason in reasons)
+    assert "3 over a cap" in study.note
+
+
+def test_the_baseline_is_trained_also_when_over_a_cap(opened, tmp_path):
+    path = tmp_path / "impossible.yaml"
+    path.write_text(SMALL + "constraints: {params: 100}\n")
+    study = opened(str(path), trials=30)
+    assert drive(study) == 1
+    assert study.trials[0].baseline
+
+
+def test_another_space_is_refused_with_the_difference(opened, small, tmp_path):
+    drive(opened(small, trials=2, study="s"))
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(SMALL.replace("[4, 16]", "[4, 8, 16]"))
+    with pytest.raises(StudyError, match="another space") as error:
+        opened(str(changed), trials=2, study="s")
+    text = str(error.value)
+    assert "- attention.reduction: [4, 16]" in text.replace("-attention", "- attention")
+    assert "+attention.reduction: [4, 8, 16]" in text
+    assert "--extend" in text
+    study = opened(str(changed), trials=5, study="s", extend=True)
+    drive(study)
+    assert len(study.trials) == 5
+
+
+@pytest.mark.parametrize("flags", [{"epochs": 3}, {"seed": 9}])
+def test_another_setting_that_changes_results_is_refused(opened, small, flags):
+    drive(opened(small, trials=2))
+    with pytest.raises(StudyError, match=next(iter(flags))):
+        opened(small, trials=2, **flags)
+
+
+def test_settings_that_may_change_are_kept_until_they_do(opened, small):
+    drive(opened(small, trials=3, sampler="random", seed=4))
+    again = opened(small)
+    assert (again.plan.trials, again.plan.sampler, again.plan.seed) == (3, "random", 4)
+    assert opened(small, sampler="tpe", trials=4).plan.sampler == "tpe"
+
+
+def test_a_value_that_fits_no_site_is_refused_at_the_start(opened, tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "backbone: resnet20\nattention:\n  type: [none, fca]\n  placement: stem\n"
+        "  frequency: [top16, top32]\ntraining: {epochs: 1}\n"
+    )
+    with pytest.raises(SpaceError, match="frequency 'top32'.*16 channels.*32 equal"):
+        opened(str(path))
+
+
+def test_a_proposal_that_fits_no_site_costs_no_trial(opened, tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "backbone: resnet20\nattention:\n  type: [none, fca]\n  placement: [stem, stage]\n"
+        "  per_stage: true\n  frequency: [top16, top32]\ntraining: {epochs: 1}\n"
+    )
+    study = opened(str(path), trials=12, sampler="random")
+    drive(study)
+    rows = read_proposals(study.store.engine, study.id)
+    assert len(study.trials) == 12
+    assert any(p.verdict == "impossible" and "32 equal" in p.reason for p in rows)
+
+
+def test_several_backbones_have_a_baseline_each(opened, tmp_path):
+    path = tmp_path / "two.yaml"
+    path.write_text(SMALL.replace("backbone: resnet20", "backbone: [resnet20, resnet20-b]"))
+    study = opened(str(path), trials=4)
+    drive(study)
+    assert [t.baseline for t in study.trials.values()] == [True, True, False, False]
+    assert [t.architecture["backbone"] for t in study.trials.values()][:2] == [
+        "resnet20",
+        "resnet20-b",
+    ]
+
+
+def test_what_is_in_memory_is_what_is_stored(opened):
+    study = opened(trials=10, sampler="random")
+    drive(study, state_of=lambda t: "failed" if t.number == 4 else "complete")
+    for stored in read_trials(study.store.engine, study.id):
+        held = study.trials[stored.number]
+        for name in ("state", "digest", "architecture", "flops", "measurements", "epochs", "error"):
+            assert getattr(held, name) == getattr(stored, name), name
+
+
+def test_learning_rates_from_a_range_are_candidates_of_their_own(opened, tmp_path):
+    path = tmp_path / "tuned.yaml"
+    path.write_text(
+        SMALL.replace("{epochs: 1}", "{epochs: 1, learning_rate: {low: 0.01, high: 1, log: true}}")
+    )
+    study = opened(str(path), trials=12, sampler="tpe")
+    drive(study)
+    rates = [t.training["learning_rate"] for t in study.trials.values()]
+    assert rates[0] == pytest.approx(0.1)  # the baseline: the geometric middle
+    assert len(set(rates)) == 12
+    assert all(0.01 <= rate <= 1 for rate in rates)
+
+
+def test_interrupting_puts_the_running_trials_back(opened):
+    study = opened(trials=5)
+    numbers = {study.next_assignment().trial, study.next_assignment().trial}
+    study.interrupt()
+    states = {t.number: t.state for t in read_trials(study.store.engine, study.id)}
+    assert all(states[number] == "waiting" for number in numbers)
+
+
+def test_assignments_survive_a_pipe(opened):
+    assignment = opened(trials=2).next_assignment()
+    assert json.loads(json.dumps(assignment.to_json())) == assignment.to_json()
+
+
+def test_outcomes_survive_a_pipe(opened):
+    study = opened(trials=2)
+    outcome = outcome_of(study.trials[0])
+    assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
