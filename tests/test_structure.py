@@ -1,6 +1,8 @@
 """The house's rules: imports point down, and reading commands stay light."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,34 @@ def test_a_wrong_import_would_be_seen(tmp_path):
     module = tmp_path / "wrong.py"
     module.write_text("import torch\nfrom reports.page import write_report\n")
     assert imported_folders(module) == {"reports"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "search.cli",
+        "search.study",
+        "search.show",
+        "search.plan",
+        "spaces.space",
+        "spaces.drawing",
+        "reports.page",
+        "reports.frame",
+    ],
+)
+def test_reading_and_planning_need_no_torch(module):
+    code = f"import sys, {module}; print(sorted({{'torch', 'timm', 'ray'}} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_command_line_loads_neither_pandas_nor_optuna():
+    code = (
+        "import sys, search.cli;"
+        "print(sorted({'pandas', 'optuna', 'sqlalchemy', 'numpy'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("folder", sorted(MAY_IMPORT))

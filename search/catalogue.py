@@ -1,0 +1,106 @@
+"""What can be chosen: blocks with their options and costs, sites of a backbone, shipped spaces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blocks import backbone as backbones
+from blocks import registry
+from blocks.architecture import Architecture, Placement, architecture_cost, resolve
+from blocks.errors import BackboneError, SiteError, StudyError
+from blocks.site import IN_BLOCK, SiteTable
+from spaces.space import load_space, shipped_spaces
+
+
+def blocks_data() -> list[dict[str, Any]]:
+    """All blocks with their options."""
+    rows: list[dict[str, Any]] = [
+        {"name": registry.NONE, "title": "No attention: the baseline", "paper": "", "options": []}
+    ]
+    rows += [
+        {
+            "name": spec.name,
+            "title": spec.title,
+            "paper": spec.paper,
+            "options": [
+                {
+                    "name": option.name,
+                    "default": option.default,
+                    "allowed": option.allowed,
+                    "meaning": option.meaning,
+                }
+                for option in spec.options
+            ],
+        }
+        for spec in registry.specs()
+    ]
+    return rows
+
+
+def parse_input(text: str) -> tuple[int, int, int]:
+    """Read an input shape, "3x224x224".
+
+    Raises:
+        StudyError: It is not three whole numbers.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdigit() and int(part) for part in parts):
+        raise StudyError(f"--input {text!r}: write channels x height x width, such as 3x224x224")
+    channels, height, width = (int(part) for part in parts)
+    return channels, height, width
+
+
+def usual_input(backbone: str) -> tuple[tuple[int, int, int], int]:
+    """The input shape and classes with which a backbone's published figures were made."""
+    if backbones.backbone(backbone).small:
+        return (3, 32, 32), 10
+    return (3, 224, 224), 1000
+
+
+def sites_data(table: SiteTable) -> list[dict[str, Any]]:
+    """The sites of a backbone with their maps."""
+    return [
+        {
+            "site": site.name,
+            "placement": site.placement,
+            "position": site.position,
+            "channels": site.shape.channels,
+            "height": site.shape.height,
+            "width": site.shape.width,
+            "follows": site.path,
+        }
+        for site in table.sites
+    ]
+
+
+def costs_data(table: SiteTable) -> list[dict[str, Any]]:
+    """What every block, with its default options, costs in every residual unit of a backbone."""
+    rows = [{"name": registry.NONE, **table.cost.to_json(), "note": ""}]
+    for spec in registry.specs():
+        placement = Placement(IN_BLOCK, spec.name)
+        try:
+            architecture = resolve(Architecture(table.backbone, (placement,)), table)
+            cost = architecture_cost(architecture, table).to_json()
+            rows.append({"name": spec.name, **cost, "note": ""})
+        except (SiteError, BackboneError) as error:
+            empty = dict.fromkeys(table.cost.to_json())
+            rows.append({"name": spec.name, **empty, "note": str(error)})
+    return rows
+
+
+def spaces_data() -> list[dict[str, Any]]:
+    """The shipped spaces with the question that each answers."""
+    rows = []
+    for name, path in shipped_spaces().items():
+        space = load_space(path)
+        rows.append(
+            {
+                "name": name,
+                "question": space.question,
+                "backbones": list(space.backbones.values),
+                "blocks": list(space.attention.blocks.values),
+                "trials": space.study.get("trials"),
+                "epochs": space.epochs,
+            }
+        )
+    return rows

@@ -1,0 +1,482 @@
+"""The command line: parse, call, print. It decides nothing; torch loads inside commands alone.
+
+The composition root: the one module of ``search`` that calls ``reports``.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from blocks.errors import StudyError, ToolError
+
+if TYPE_CHECKING:
+    from search.engine import StudyResult
+
+STORAGE = "sqlite:///studies.db"
+
+app = typer.Typer(
+    name="search",
+    help="Decide, with evidence, which attention block a convolutional network should have, where,"
+    " and how strong.\n\nStart with: search run --space attention.yaml",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Storage = Annotated[
+    str, typer.Option(help="Database with the results, as an SQLAlchemy URL.", metavar="URL")
+]
+Format = Annotated[str, typer.Option("--format", help="table, json or csv.", metavar="FORMAT")]
+DataFormat = Annotated[str, typer.Option("--format", help="table or json.", metavar="FORMAT")]
+StudyName = Annotated[
+    str | None, typer.Option(help="Name of the study. (default: the one that was run last)")
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"attention-search {version('attention-search')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _search(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    space: Annotated[
+        str,
+        typer.Option(help="A space file, or the name of a shipped space.", metavar="F"),
+    ],
+    study: Annotated[
+        str | None, typer.Option(help="Name of the study. (default: the space's name)")
+    ] = None,
+    storage: Storage = STORAGE,
+    trials: Annotated[
+        int | None,
+        typer.Option(help="The study's total of trials, baseline included. (default: 24)"),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Trials per candidate, paired by seed. (default: 1)")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of a trial. (default: the space's, else 12)")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Data set: digits. (default: digits)")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="Who proposes: nsga2, tpe, random, grid. (default: nsga2)"),
+    ] = None,
+    pruner: Annotated[
+        str | None, typer.Option(help="Who stops trials early: none. (default: none)")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that train at once. (default: one per core, or per GPU)"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where trials train: cpu or cuda.")] = "cpu",
+    gpus: Annotated[
+        str, typer.Option(help="GPUs to spread workers over, such as 0,1; implies cuda.")
+    ] = "",
+    executor: Annotated[
+        str, typer.Option(help="Who runs the workers: local (processes on this machine).")
+    ] = "local",
+    seed: Annotated[
+        int | None, typer.Option(help="First seed; replicate r has seed + r. (default: 0)")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Change a key of the space: training.epochs=5.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(help="A Python file with your own blocks.", metavar="PATH"),
+    ] = None,
+    extend: Annotated[
+        bool, typer.Option(help="Go on although the stored study has another space.")
+    ] = False,
+    report: Annotated[
+        str | None,
+        typer.Option(help="Where the report goes. (default: STUDY-report.html)", metavar="PATH"),
+    ] = None,
+) -> None:
+    """Run a study, or go on with it; ends with the front and the report's path.
+
+    A setting without a flag is the stored study's, else the space file's, else the default.
+    Interrupted or killed, the same command goes on where it stopped.
+
+    Example: search run --space attention.yaml --trials 40
+    """
+    from search.plan import EXECUTORS, make_plan
+    from search.study import execute
+
+    if executor not in EXECUTORS:
+        raise StudyError(f"--executor {executor!r} is unknown. Allowed: {', '.join(EXECUTORS)}")
+    plan = make_plan(
+        space,
+        study=study,
+        storage=storage,
+        trials=trials,
+        seeds=seeds,
+        epochs=epochs,
+        data=data,
+        sampler=sampler,
+        pruner=pruner,
+        workers=workers,
+        device="cuda" if gpus else device,
+        gpus=tuple(gpu.strip() for gpu in gpus.split(",") if gpu.strip()),
+        seed=seed,
+        overrides=overrides or (),
+        includes=include or (),
+        extend=extend,
+    )
+    _close_result(execute(plan, _watch()), storage, report)
+
+
+def _watch() -> Any:
+    from search import live, output
+
+    return live.LiveWatch() if output.remarks.is_terminal else live.PlainWatch()
+
+
+def _close_result(result: StudyResult, storage: str, report: str | None) -> None:
+    """Print the front, write the report, and end with the exit code that says how it went."""
+    from reports.page import write_report
+    from search import output
+    from search.database import storage_url, tidy
+    from search.show import front_table
+
+    if result.front:
+        title = f"Front of {result.study}: {len(result.front)} of {len(result.trials)} trials"
+        output.results.print(front_table(result.trials, result.front, title=title))
+    for remark in (result.note, result.warning and f"Optuna's mirror: {result.warning}"):
+        if remark:
+            output.remarks.print(Text(output.clean(remark)))
+    path = write_report(result.study, storage=storage, output=report)
+    tidy(storage_url(storage))
+    typer.echo(f"report: {path}")
+    if not result.succeeded:
+        errors = {trial.error for trial in result.trials if trial.error}
+        raise NothingSucceededError(next(iter(sorted(errors)), "no trial has ended"))
+
+
+class NothingSucceededError(Exception):
+    """The study ran, but no trial has a result."""
+
+
+@app.command()
+def report(
+    study: StudyName = None,
+    storage: Storage = STORAGE,
+    output: Annotated[
+        str | None,
+        typer.Option(help="File to write. (default: STUDY-report.html)", metavar="PATH"),
+    ] = None,
+) -> None:
+    """Write the one-file report of a study; it opens without a network.
+
+    Example: search report --study attention --output attention.html
+    """
+    from reports.page import write_report
+
+    typer.echo(f"report: {write_report(study, storage=storage, output=output)}")
+
+
+@app.command("list")
+def list_studies(storage: Storage = STORAGE, form: Format = "table") -> None:
+    """List the studies of a database.
+
+    Example: search list --format json
+    """
+    from search import output, show
+
+    _known_format(form, output.FORMATS)
+    with _Reading(storage) as engine:
+        rows = show.studies_data(engine)
+    if form == "json":
+        output.emit(output.json_text(rows))
+    elif form == "csv":
+        output.emit(output.csv_text(rows))
+    else:
+        output.results.print(show.studies_table(rows))
+
+
+@app.command("show")
+def show_study(
+    study: Annotated[
+        str | None, typer.Argument(help="Name of the study. (default: the one run last)")
+    ] = None,
+    trial: Annotated[int | None, typer.Argument(help="Number of one trial.")] = None,
+    storage: Storage = STORAGE,
+    form: Format = "table",
+) -> None:
+    """Show a study's trials and front, or one trial in full.
+
+    Examples: search show attention; search show attention 7; search show attention --format json
+    """
+    from search import output, show
+
+    _known_format(form, output.FORMATS)
+    with _Reading(storage) as engine:
+        if trial is not None and study is not None:
+            data = show.one_trial_data(engine, study, trial)
+            output.emit(output.csv_text([data]) if form == "csv" else output.json_text(data))
+            return
+        data = show.study_data(engine, study)
+    if form == "json":
+        output.emit(output.json_text(data))
+    elif form == "csv":
+        rows = [{**row, "front": row["number"] in data["front"]} for row in data["trials"]]
+        output.emit(output.csv_text(_same_keys(rows)))
+    else:
+        title = f"{data['study']}: {data['status']}, {len(data['front'])} on the front (*)"
+        output.results.print(show.trials_table(title, data["trials"], data["front"]))
+
+
+def _same_keys(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    return [{key: row.get(key) for key in keys} for row in rows]
+
+
+@app.command()
+def blocks(
+    backbone: Annotated[str | None, typer.Argument(help="A backbone.")] = None,
+    backbone_option: Annotated[
+        str | None, typer.Option("--backbone", help="What every block costs in this backbone.")
+    ] = None,
+    sites: Annotated[
+        bool, typer.Option("--sites", help="The backbone's sites and their maps instead.")
+    ] = False,
+    shape: Annotated[
+        str | None,
+        typer.Option("--input", help="Images, such as 3x224x224. (default: the papers')"),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Outputs of the network. (default: the papers')")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="A Python file with your own blocks.", metavar="PATH")
+    ] = None,
+    form: DataFormat = "table",
+) -> None:
+    """List the blocks and their options; with a backbone, what each costs or where it can go.
+
+    Examples: search blocks; search blocks --backbone resnet50; search blocks --sites resnet18
+    """
+    from blocks.backbone import names, site_table
+    from search import catalogue, output
+    from search.include import include as bring_in
+
+    _known_format(form, ("table", "json"))
+    for path in include or ():
+        bring_in(path)
+    name = backbone_option or backbone
+    if name is None:
+        if sites:
+            raise StudyError(f"--sites needs a backbone: {', '.join(names())}")
+        _print_blocks(catalogue.blocks_data(), form)
+        return
+    usual_shape, usual_classes = catalogue.usual_input(name)
+    given = catalogue.parse_input(shape) if shape else usual_shape
+    table = site_table(name, given, classes or usual_classes)
+    rows = catalogue.sites_data(table) if sites else catalogue.costs_data(table)
+    if form == "json":
+        output.emit(output.json_text(rows))
+        return
+    what = "sites" if sites else "every block in every residual unit, default options"
+    title = f"{name}, {'x'.join(map(str, given))}, {table.classes} classes: {what}"
+    shown = [[f"{v:,}" if isinstance(v, int) else v or "" for v in row.values()] for row in rows]
+    output.results.print(output.table(title, list(rows[0]), shown))
+
+
+def _print_blocks(rows: list[dict[str, Any]], form: str) -> None:
+    from search import output
+
+    if form == "json":
+        output.emit(output.json_text(rows))
+        return
+    shown = [
+        (
+            row["name"],
+            row["title"],
+            row["paper"],
+            "\n".join(f"{o['name']} = {o['default']}: {o['meaning']}" for o in row["options"]),
+        )
+        for row in rows
+    ]
+    output.results.print(output.table("", ("block", "name", "paper", "options"), shown))
+
+
+@app.command()
+def spaces(
+    name: Annotated[str | None, typer.Argument(help="Print this space's file.")] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of space files.")
+    ] = False,
+    form: DataFormat = "table",
+) -> None:
+    """List the shipped spaces, print one as a start for your own, or print the schema.
+
+    Examples: search spaces; search spaces attention > mine.yaml; search spaces --schema
+    """
+    from search import catalogue, output
+    from spaces.document import json_schema
+    from spaces.space import find_space
+
+    _known_format(form, ("table", "json"))
+    if schema:
+        output.emit(output.json_text(json_schema()))
+    elif name is not None:
+        output.emit(find_space(name).read_text(encoding="utf-8"))
+    elif form == "json":
+        output.emit(output.json_text(catalogue.spaces_data()))
+    else:
+        rows = catalogue.spaces_data()
+        shown = [[", ".join(v) if isinstance(v, list) else v for v in r.values()] for r in rows]
+        output.results.print(output.table("", list(rows[0]), shown))
+
+
+@app.command()
+def doctor(storage: Storage = STORAGE, form: DataFormat = "table") -> None:
+    """Say what of this machine works, with the cure for what does not.
+
+    Example: search doctor
+    """
+    from search import output
+    from search.doctor import BROKEN, examine
+
+    _known_format(form, ("table", "json"))
+    findings = examine(storage)
+    rows = [finding.__dict__ for finding in findings]
+    if form == "json":
+        output.emit(output.json_text(rows))
+    else:
+        shown = [(f.state, f.what, f"{f.detail}\n{f.cure}".strip()) for f in findings]
+        output.results.print(output.table("", ("", "what", "how it is"), shown))
+    if any(finding.state == BROKEN for finding in findings):
+        raise typer.Exit(1)
+
+
+class _Reading:
+    """The database, opened so that nothing in it can change."""
+
+    def __init__(self, storage: str) -> None:
+        self.storage = storage
+
+    def __enter__(self) -> Any:
+        from search.database import open_for_reading, storage_url
+
+        self.engine = open_for_reading(storage_url(self.storage))
+        return self.engine
+
+    def __exit__(self, *exception: object) -> None:
+        self.engine.dispose()
+
+
+def _known_format(given: str, allowed: tuple[str, ...]) -> None:
+    if given not in allowed:
+        raise StudyError(f"--format {given!r} is unknown. Allowed: {', '.join(allowed)}")
+
+
+def _say(message: str) -> None:
+    from search.output import clean
+
+    print(f"search: {clean(message)}", file=sys.stderr)
+
+
+def _refuse_foreign_packages() -> None:
+    """Our folders' names are common words: another distribution may have taken one."""
+    from search.packages import name_clashes
+
+    clashes = name_clashes()
+    if clashes:
+        raise StudyError(
+            f"another distribution has taken a package name of this tool ({'; '.join(clashes)});"
+            " install it in an environment of its own"
+        )
+
+
+def _resume_command() -> str:
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def main() -> None:
+    """Run a command; every way in which it can end has its exit code."""
+    debug = "--debug" in sys.argv[1:] or bool(os.environ.get("ATTENTION_SEARCH_DEBUG"))
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = _run(arguments)
+    except ToolError as error:
+        if debug:
+            raise
+        _say(str(error))
+        code = 2
+    except NothingSucceededError as error:
+        _say(f"no trial succeeded: {error}")
+        code = 1
+    except Exception as error:
+        if debug:
+            raise
+        _say(f"internal error, {type(error).__name__}: {error}; --debug shows where")
+        code = 1
+    except KeyboardInterrupt:
+        _say(f"stopped; what had finished is kept. Go on with: {_resume_command()}")
+        code = 130
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    from search.interruption import Interrupted
+
+    _refuse_foreign_packages()
+    command = typer.main.get_command(app)
+    try:
+        returned = command.main(arguments, prog_name="search", standalone_mode=False)
+    except Interrupted:
+        raise KeyboardInterrupt from None
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's errors of usage
+            raise StudyError(_usage_message(error, arguments)) from None
+        if type(error).__name__ == "Abort":
+            raise KeyboardInterrupt from None
+        raise
+    return returned if isinstance(returned, int) else 0
+
+
+def _usage_message(error: Any, arguments: list[str]) -> str:
+    """Typer's words, with what was given and where to read on."""
+    text = str(error.format_message()).rstrip(".")
+    options = getattr(getattr(error, "param", None), "opts", [])
+    for option, value in pairwise(arguments):
+        if option in options:
+            text += f"; given: {value!r}"
+    named = arguments and not arguments[0].startswith("-") and "No such command" not in text
+    command = f"search {arguments[0]}" if named else "search"
+    return f"{text}; `{command} --help` shows its use"
+
+
+if __name__ == "__main__":
+    main()

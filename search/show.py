@@ -1,0 +1,255 @@
+"""What the commands show of a stored study, as plain data and as tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from sqlalchemy import Engine
+
+from blocks.errors import StudyError
+from search import output
+from search.front import front_means, front_numbers
+from search.outcome import REJECTED
+from search.store import (
+    RejectedRecord,
+    StudyRecord,
+    TrialRecord,
+    read_attempts,
+    read_curves,
+    read_rejected,
+    read_studies,
+    read_study,
+    read_trials,
+)
+
+
+def trial_data(trial: TrialRecord) -> dict[str, Any]:
+    """One trial as plain data."""
+    data: dict[str, Any] = {
+        "number": trial.number,
+        "state": trial.state,
+        "label": trial.label,
+        "architecture": trial.architecture,
+        "architecture_digest": trial.architecture_digest,
+        "digest": trial.digest,
+        "baseline": trial.baseline,
+        "seed": trial.seed,
+        "epochs": trial.epochs,
+        "accuracy": trial.accuracy,
+        "test_accuracy": trial.test_accuracy,
+        "params": trial.params,
+        "trainable_params": trial.trainable_params,
+        "macs": trial.macs,
+        "flops": trial.flops,
+        "parameters": trial.parameters,
+        "training": trial.training,
+        "seconds": trial.seconds,
+    }
+    if trial.error:
+        data["error"] = trial.error
+    if trial.origin:
+        data["origin"] = trial.origin
+    return data
+
+
+def _rejected_data(rejected: RejectedRecord) -> dict[str, Any]:
+    """A candidate over a cap: it has no number, because it cost no trial."""
+    return {
+        "number": None,
+        "state": REJECTED,
+        "label": rejected.label,
+        "architecture": rejected.architecture,
+        "architecture_digest": rejected.architecture_digest,
+        "digest": rejected.digest,
+        "baseline": False,
+        "seed": None,
+        "epochs": 0,
+        "accuracy": None,
+        "test_accuracy": None,
+        **rejected.cost.to_json(),
+        "error": rejected.reason,
+    }
+
+
+def study_data(engine: Engine, name: str | None) -> dict[str, Any]:
+    """A study with its trials and front as plain data.
+
+    Raises:
+        StudyError: There is no such study.
+    """
+    study = read_study(engine, name)
+    trials = read_trials(engine, study.id)
+    rejected = read_rejected(engine, study.id)
+    data = {
+        "study": study.name,
+        "status": study.status,
+        "note": study.note,
+        "objectives": study.objectives,
+        "constraints": study.constraints,
+        **study.identity,
+        "settings": {k: v for k, v in study.settings.items() if k != "file"},
+        "front": front_numbers(trials, study.objectives),
+        "trials": [trial_data(t) for t in trials] + [_rejected_data(r) for r in rejected],
+    }
+    means = front_means(trials, study.objectives)
+    if means:
+        data["front_means"] = means
+    return data
+
+
+def studies_data(engine: Engine) -> list[dict[str, Any]]:
+    """All studies of a database, one row each."""
+    return [_study_row(engine, study) for study in read_studies(engine)]
+
+
+def _study_row(engine: Engine, study: StudyRecord) -> dict[str, Any]:
+    trials = read_trials(engine, study.id)
+    states = Counter(trial.state for trial in trials)
+    best = max((t.accuracy for t in trials if t.accuracy is not None), default=None)
+    return {
+        "study": study.name,
+        "status": study.status,
+        "trials": len(trials),
+        "wanted": study.settings.get("trials"),
+        "states": dict(states),
+        "front": len(front_numbers(trials, study.objectives)),
+        "best_accuracy": best,
+        "data": study.identity["data"]["name"],
+        "epochs": study.identity["epochs"],
+        "created": study.created,
+        "changed": study.changed,
+    }
+
+
+def one_trial_data(engine: Engine, name: str, number: int) -> dict[str, Any]:
+    """One trial with its learning curve and attempts.
+
+    Raises:
+        StudyError: There is no such study or trial.
+    """
+    study = read_study(engine, name)
+    trials = {trial.number: trial for trial in read_trials(engine, study.id)}
+    if number not in trials:
+        have = f"0 to {max(trials)}" if trials else "none yet"
+        raise StudyError(f"study {study.name!r} has no trial {number}; its trials: {have}")
+    trial = trials[number]
+    attempts = [
+        {
+            "number": attempt.number,
+            "owner": attempt.owner,
+            "started": attempt.started,
+            "finished": attempt.finished,
+            "ending": attempt.ending,
+            "cause": attempt.cause,
+            "traceback": attempt.traceback,
+            "provenance": attempt.provenance,
+        }
+        for attempt in read_attempts(engine, study.id)
+        if attempt.trial == number
+    ]
+    curve = read_curves(engine, study.id).get(number, [])
+    measurements = [
+        {"split": split, "metric": metric, "value": value}
+        for (split, metric), value in sorted(trial.measurements.items())
+    ]
+    return {
+        "study": study.name,
+        **trial_data(trial),
+        "measurements": measurements,
+        "curve": [epoch.__dict__ for epoch in curve],
+        "attempts": attempts,
+    }
+
+
+# Tables for the terminal. ------------------------------------------------------------------------
+
+COST_COLUMNS = ("params", "macs", "flops")
+
+
+def trials_table(title: str, rows: Sequence[Mapping[str, Any]], front: Sequence[int]) -> Table:
+    """Trials with accuracy and costs; members of the front are marked."""
+    shown = [
+        (
+            _number(row["number"], front),
+            row["state"],
+            row["label"],
+            output.percent(row["accuracy"]),
+            output.percent(row["test_accuracy"]),
+            *(output.count(row[cost]) for cost in COST_COLUMNS),
+            "" if row["seed"] is None else row["seed"],
+            row["epochs"],
+            row.get("error", ""),
+        )
+        for row in rows
+    ]
+    columns = ["trial", "state", "block", "accuracy", "test", *COST_COLUMNS]
+    columns += ["seed", "epochs", "error"]
+    if not any(row[-1] for row in shown):
+        columns.pop()
+        shown = [row[:-1] for row in shown]
+    return output.table(title, columns, shown)
+
+
+def _number(number: int | None, front: Sequence[int]) -> str:
+    if number is None:
+        return ""
+    return f"{number} *" if number in front else f"{number}  "
+
+
+def front_table(trials: Sequence[TrialRecord], front: Sequence[int], *, title: str) -> Table:
+    """The front against the baseline: accuracy and what it costs more."""
+    by_number = {trial.number: trial for trial in trials}
+    baseline = next((t for t in trials if t.baseline and t.accuracy is not None), None)
+    members = sorted((by_number[n] for n in front), key=lambda t: t.flops)
+    rows = [
+        (
+            trial.number,
+            trial.label,
+            output.percent(trial.accuracy),
+            _points(trial, baseline),
+            *(_cost(trial, baseline, cost) for cost in ("flops", "macs", "params")),
+        )
+        for trial in members
+    ]
+    columns = ["trial", "block", "accuracy", "vs none", "flops", "macs", "params"]
+    return output.table(title, columns, rows)
+
+
+def _points(trial: TrialRecord, baseline: TrialRecord | None) -> str:
+    if baseline is None or trial.accuracy is None or baseline.accuracy is None:
+        return ""
+    if trial.number == baseline.number:
+        return "baseline"
+    return f"{100 * (trial.accuracy - baseline.accuracy):+.1f}"
+
+
+def _cost(trial: TrialRecord, baseline: TrialRecord | None, cost: str) -> str:
+    value = getattr(trial, cost)
+    if baseline is None or trial.number == baseline.number:
+        return output.count(value)
+    more = 100 * (value / getattr(baseline, cost) - 1)
+    decimals = 2 if more == 0 or abs(more) >= 0.01 else 4
+    return f"{output.count(value)} ({more:+.{decimals}f} %)"
+
+
+def studies_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """All studies of a database."""
+    shown = [
+        (
+            row["study"],
+            row["status"],
+            f"{row['trials']}/{row['wanted']}",
+            ", ".join(f"{n} {state}" for state, n in row["states"].items()),
+            row["front"],
+            output.percent(row["best_accuracy"]),
+            row["data"],
+            row["epochs"],
+            row["changed"][:16].replace("T", " "),
+        )
+        for row in rows
+    ]
+    columns = ["study", "status", "trials", "states", "front", "best", "data", "epochs", "changed"]
+    return output.table("", columns, shown)
