@@ -89,7 +89,7 @@ class BlockSpec:
             if option.name == name:
                 return option
         names = [option.name for option in self.options]
-        has = f"its options: {listing(names)}" if names else "it has no options"
+        has = f"Its options: {listing(names)}" if names else "It has no options"
         raise BlockError(f"{self.name} has no option {name!r}.{suggestion(name, names)} {has}")
 
     def complete(self, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:

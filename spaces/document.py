@@ -328,7 +328,7 @@ class _Section(BaseModel):
 
 
 class RangeSection(_Section):
-    """A range of numbers: whole where both ends are written as whole numbers."""
+    """A range of numbers; only whole ones where the setting is a count."""
 
     low: End
     high: End

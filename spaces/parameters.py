@@ -50,7 +50,7 @@ class Range:
 
     @property
     def is_integer(self) -> bool:
-        """Whether only whole numbers are meant: both ends are written as such."""
+        """Whether only whole numbers are meant: both ends are of that type."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property

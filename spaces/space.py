@@ -34,6 +34,7 @@ from spaces.parameters import Choice, Domain, Range, fixed
 
 SHIPPED = Path(__file__).parent
 DIGEST_VERSION = 1
+WHOLE_SETTINGS = ("epochs", "batch_size")
 UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, None: 1.0}
 
 
@@ -450,7 +451,10 @@ def _space(document: Document, data: Any, *, source: str, name: str, text: str) 
             placements=_choice(attention.placement),
             per_stage=attention.per_stage,
         ),
-        training={n: _domain(getattr(document.training, n)) for n in TrainingSection.model_fields},
+        training={
+            name: _domain(getattr(document.training, name), whole=name in WHOLE_SETTINGS)
+            for name in TrainingSection.model_fields
+        },
         objectives=dict(document.objectives),
         constraints=tuple(
             Constraint(metric, str(cap).strip()) for metric, cap in document.constraints.items()
@@ -473,7 +477,9 @@ def _option_choice(option: str, values: Any) -> Choice:
     return Choice(tuple(spelt))
 
 
-def _domain(value: Any) -> Domain:
-    if isinstance(value, RangeSection):
-        return Range(value.low, value.high, value.log, value.default)
-    return _choice(value)
+def _domain(value: Any, *, whole: bool) -> Domain:
+    if not isinstance(value, RangeSection):
+        return _choice(value)
+    kind = int if whole else float
+    default = None if value.default is None else kind(value.default)
+    return Range(kind(value.low), kind(value.high), value.log, default)

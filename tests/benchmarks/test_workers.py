@@ -11,7 +11,7 @@ from search.plan import usable_cores
 from search.study import run_study
 
 ROUNDS = 3
-EPOCHS = 6
+EPOCHS = 12
 
 
 @pytest.mark.benchmark

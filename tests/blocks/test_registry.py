@@ -141,17 +141,17 @@ def test_unknown_block_far_from_all_suggests_none_of_them():
         (
             "se",
             {"reducton": 4},
-            "se has no option 'reducton'. Did you mean 'reduction'? its options: reduction, bias",
+            "se has no option 'reducton'. Did you mean 'reduction'? Its options: reduction, bias",
         ),
         (
             "eca",
             {"kernel": 3},
-            "eca has no option 'kernel'. Did you mean 'kernel_size'? its options: kernel_size",
+            "eca has no option 'kernel'. Did you mean 'kernel_size'? Its options: kernel_size",
         ),
         (
             "simam",
             {"reduction": 4},
-            "simam has no option 'reduction'. its options: energy_lambda",
+            "simam has no option 'reduction'. Its options: energy_lambda",
         ),
         ("none", {"reduction": 4}, "none has no option 'reduction': it has no options"),
         (
@@ -206,7 +206,7 @@ def test_options_of_a_users_block_are_read_off_its_signature():
     block = registry.create("scale", 4, factor=3.0)
     assert isinstance(block, Scale)
     assert torch.equal(block(torch.ones(1, 4, 2, 2)), torch.full((1, 4, 2, 2), 3.0))
-    message = "scale has no option 'facto'. Did you mean 'factor'? its options: factor, shared"
+    message = "scale has no option 'facto'. Did you mean 'factor'? Its options: factor, shared"
     with pytest.raises(BlockError, match=re.escape(message)):
         registry.create("scale", 4, facto=3.0)
 

@@ -489,3 +489,12 @@ def test_spaces_need_neither_torch_nor_timm(module):
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_range_of_a_share_holds_all_numbers_although_its_ends_are_whole():
+    text = "backbone: resnet20\nattention: {type: [none, se]}\n"
+    text += "training: {weight_decay: {low: 0, high: 1}, batch_size: {low: 16, high: 64}}\n"
+    space = parse_space(text)
+    assert not space.training["weight_decay"].is_integer
+    assert space.training["batch_size"].is_integer
+    assert space.training["weight_decay"].default == 0.5
