@@ -3,7 +3,8 @@
 Woo, Park, Lee and Kweon, "CBAM", ECCV 2018, arXiv:1807.06521, eq. 1-3, as in the authors' code
 (Jongchan/attention-module): the shared layers have biases and the spatial convolution is followed
 by batch norm (momentum 0.01, scale starting at 0, so that the spatial gate starts at 0.5), which
-the paper's formula does not show; ``norm=False`` leaves it out.
+the paper's formula does not show; ``norm=False`` leaves it out. Biases start at 0 and the spatial
+convolution with the fan-out variance, as theirs do.
 """
 
 # Shape letters: B batch, C channels, H height, W width.
@@ -34,6 +35,9 @@ class ConvolutionalBlockAttention(nn.Module):
         self.excite = nn.Linear(squeezed, channels)
         self.spatial = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
         self.norm = nn.BatchNorm2d(1, momentum=0.01) if norm else nn.Identity()
+        nn.init.zeros_(self.squeeze.bias)
+        nn.init.zeros_(self.excite.bias)
+        nn.init.kaiming_normal_(self.spatial.weight, mode="fan_out")
         if isinstance(self.norm, nn.BatchNorm2d):
             nn.init.zeros_(self.norm.weight)
 

@@ -79,7 +79,8 @@ class Option:
         """
         problem = self.check(value)
         if problem is not None:
-            raise BlockError(f"{block}.{self.name}: {problem}; allowed: {self.allowed}")
+            allowed = "" if "Allowed: " in problem else f"; allowed: {self.allowed}"
+            raise BlockError(f"{block}.{self.name}: {problem}{allowed}")
         return value
 
 

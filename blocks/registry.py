@@ -241,6 +241,8 @@ def create(name: str, channels: int, **options: OptionValue) -> nn.Module:
             raise BlockError(f"none has no option {next(iter(options))!r}: it has no options")
         return nn.Identity()
     row = spec(name)
+    if channels < 1:
+        raise BlockError(f"{name}: {channels} channels; a map has 1 or more")
     complete = row.complete({k: v for k, v in options.items() if k != "code" or not row.code})
     block = block_class(name)(channels, **complete)
     block.attention_block = (name, tuple(complete.items()))  # type: ignore[assignment]

@@ -71,10 +71,15 @@ def write_report(
     """
     findings = Findings(read_records(storage, study))
     name = findings.records.study.name
-    path = Path(output) if output is not None else Path(f"{_file_name(name)}-report.html")
-    _check_place(path)
+    path = report_path(name, output)
+    check_place(path)
     _replace(path, render(findings))
     return path
+
+
+def report_path(study: str, output: str | os.PathLike[str] | None = None) -> Path:
+    """Where a study's report goes: to ``output``, else to ``STUDY-report.html`` here."""
+    return Path(output) if output is not None else Path(f"{_file_name(study)}-report.html")
 
 
 def _file_name(study: str) -> str:
@@ -82,8 +87,12 @@ def _file_name(study: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", study).lstrip(".-")[:64] or "study"
 
 
-def _check_place(path: Path) -> None:
-    """Refuse a place that is not for this file."""
+def check_place(path: Path) -> None:
+    """Refuse a place that is not for this file.
+
+    Raises:
+        StudyError: It is a folder, lies in none, or holds a file of somebody else.
+    """
     if path.is_dir():
         raise StudyError(f"{path} is a folder; name a file: --output {path / 'report.html'}")
     if not path.absolute().parent.is_dir():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from search.engine import StudyResult
 
 STORAGE = "sqlite:///studies.db"
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="search",
@@ -128,6 +129,7 @@ def run(
 
     Example: search run --space attention.yaml --trials 40
     """
+    from reports.page import check_place, report_path
     from search.plan import EXECUTORS, make_plan
     from search.study import execute
 
@@ -151,6 +153,7 @@ def run(
         includes=include or (),
         extend=extend,
     )
+    check_place(report_path(plan.study, report))
     _close_result(execute(plan, _watch()), storage, report)
 
 
@@ -442,7 +445,7 @@ def main() -> None:
         code = 1
     except KeyboardInterrupt:
         _say(f"stopped; what had finished is kept. Go on with: {_resume_command()}")
-        code = 130
+        code = INTERRUPTED
     sys.exit(code)
 
 
@@ -458,11 +461,15 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return 2
         if hasattr(error, "format_message"):  # typer's errors of usage
             raise StudyError(_usage_message(error, arguments)) from None
         if type(error).__name__ == "Abort":
             raise KeyboardInterrupt from None
         raise
+    if returned == INTERRUPTED:  # typer's word for an interrupt that it met itself
+        raise KeyboardInterrupt
     return returned if isinstance(returned, int) else 0
 
 

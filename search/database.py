@@ -26,7 +26,12 @@ def storage_url(text: str) -> URL:
     """
     try:
         url = make_url(text)
-        url.get_dialect()
+        url.get_dialect().import_dbapi()
+    except ModuleNotFoundError as error:
+        raise StudyError(
+            f"--storage {shown(make_url(text))}: its driver {error.name!r} is not installed; pip"
+            f" install {error.name}"
+        ) from None
     except (ArgumentError, NoSuchModuleError, ImportError):
         raise StudyError(
             f"--storage {text!r} is no database URL; write sqlite:///FILE.db"

@@ -12,7 +12,7 @@ import os
 import platform
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol
@@ -59,6 +59,7 @@ from spaces.drawing import (
     baseline_candidates,
     distinct_candidates,
     draw,
+    enumerate_proposals,
     sites_of,
     violated,
 )
@@ -167,12 +168,12 @@ class Study:
         self.losses: dict[int, int] = {}
         self.open_proposals: dict[int, str] = {}
         self._distinct: dict[str, tuple[Candidate, Proposal]] | bool | None = False
+        self._walk: Iterator[Proposal] | None = None
         self.proposer = Proposer(
             plan.sampler, self.objectives, seed=plan.seed, space=plan.space, data=plan.data
         )
         self._load(record)
-        if not self.trials:
-            self._add_baselines()
+        self._add_baselines()
 
     # Rebuilding from the database. ---------------------------------------------------------------
 
@@ -256,9 +257,14 @@ class Study:
         )
 
     def _add_baselines(self) -> None:
-        """No attention, once per backbone, as the first trials; never refused by a cap."""
+        """No attention, once per backbone, never refused by a cap: those that are not there yet.
+
+        In a new study they are the first trials; a changed space may need another one.
+        """
         domains = self.domains()
         for candidate, values in baseline_candidates(self.plan.space, self.plan.data):
+            if candidate.digest in self.by_candidate or len(self.trials) >= self.plan.trials:
+                continue
             number, rows = None, []
             if values:
                 number = self.proposer.add(values, domains)
@@ -323,14 +329,11 @@ class Study:
 
     def _add_untried(self, rows: list[ProposalRow], refused: list[tuple[Candidate, Cost]]) -> bool:
         """Take one of the distinct candidates that the study has not tried."""
-        untried = self._untried()
-        if untried is None:
+        choices = self._walked() if self.plan.sampler == "grid" else self._shuffled()
+        if choices is None:
             self.note = f"{MAX_DRAWS} proposals in a row held no new candidate"
             return False
-        chance = random.Random(proposal_seed(self.plan.seed, self.proposer.count))
-        while untried:
-            index = 0 if self.plan.sampler == "grid" else chance.randrange(len(untried))
-            candidate, proposal = untried.pop(index)
+        for candidate, proposal in choices:
             over = violated(self.plan.space, candidate, self.cost(candidate))
             number = self.proposer.add(proposal.values, self.domains())
             if not over:
@@ -345,6 +348,26 @@ class Study:
             rows.append(self._row(number, candidate, proposal.values, OVER_CAP, reason, FAILED))
         self.note = f"every distinct candidate of the space has been tried ({self._tried()})"
         return False
+
+    def _walked(self) -> Iterator[tuple[Candidate, Proposal]]:
+        """The untried candidates in the space's order, from where the walk stands."""
+        if self._walk is None:
+            self._walk = enumerate_proposals(self.plan.space, self.plan.data)
+        for proposal in self._walk:
+            try:
+                candidate = draw(proposal, self.plan.data)
+            except SiteError:
+                continue
+            if candidate.digest not in self.by_candidate and candidate.digest not in self.rejected:
+                yield candidate, proposal
+
+    def _shuffled(self) -> list[tuple[Candidate, Proposal]] | None:
+        """The untried candidates in an order of chance; None where they cannot be listed."""
+        untried = self._untried()
+        if untried is not None:
+            seed = proposal_seed(self.plan.seed, self.proposer.count)
+            random.Random(seed).shuffle(untried)
+        return untried
 
     def _tried(self) -> str:
         text = f"{len(self.by_candidate)} trained"
@@ -555,14 +578,15 @@ class Study:
     def above_caps(self, trial: TrialRecord) -> dict[str, float]:
         """How far each capped cost is above its cap; 0 or below is allowed.
 
-        No cap refuses the baseline, and Optuna's best trials must be our front: it is at most 0.
+        What became a trial was allowed then: the baseline always is, and a cap may have been
+        tightened since. Optuna's best trials must be our front, so no trial is above 0.
         """
-        if trial.baseline:
-            return dict.fromkeys((c.metric for c in self.plan.space.constraints), 0.0)
         backbone = Architecture.from_json(trial.architecture).backbone
         baseline = sites_of(backbone, self.plan.data).cost
         return {
-            constraint.metric: getattr(trial, constraint.metric) - constraint.cap(baseline)
+            constraint.metric: min(
+                0.0, getattr(trial, constraint.metric) - constraint.cap(baseline)
+            )
             for constraint in self.plan.space.constraints
         }
 

@@ -61,21 +61,54 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table for the terminal; columns that hold numbers are set right."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    droppable: Sequence[str] = (),
+) -> Table:
+    """A table for the terminal; columns that hold numbers are set right.
+
+    Args:
+        title: Above it; may be empty.
+        columns: Names of the columns.
+        rows: One cell per column.
+        droppable: Columns that are left out, in this order, where the terminal is too narrow.
+    """
+    kept = _fitting(columns, rows, droppable)
     drawn = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for index, column in enumerate(columns):
-        numeric = bool(rows) and all(_looks_numeric(row[index]) for row in rows)
-        longest = max((len(str(row[index])) for row in rows), default=0)
+    for index in kept:
+        cells = [row[index] for row in rows]
+        longest = max((len(str(cell)) for cell in cells), default=0)
         drawn.add_column(
-            column,
-            justify="right" if numeric else "left",
+            columns[index],
+            justify="right" if cells and all(map(_looks_numeric, cells)) else "left",
             no_wrap=longest <= SHORT_CELL,
-            overflow="fold" if longest > SHORT_CELL else "ellipsis",
+            min_width=min(longest, SHORT_CELL),
+            overflow="fold",
         )
     for row in rows:
-        drawn.add_row(*(cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row))
+        cells = [row[index] for index in kept]
+        drawn.add_row(*(c if isinstance(c, Text) else Text(clean(c)) for c in cells))
     return drawn
+
+
+def _fitting(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], droppable: Sequence[str]
+) -> list[int]:
+    """Which columns fit, when the droppable ones are given up one after another."""
+    kept = list(range(len(columns)))
+
+    def width() -> int:
+        cells = ([columns[i], *(str(row[i]) for row in rows)] for i in kept)
+        return sum(min(max(map(len, column)), SHORT_CELL) + 3 for column in cells)
+
+    for name in droppable:
+        if width() <= results.width:
+            break
+        kept = [index for index in kept if columns[index] != name]
+    return kept
 
 
 def _looks_numeric(cell: object) -> bool:

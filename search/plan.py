@@ -17,7 +17,8 @@ from search.include import include
 from search.store import StudyRecord, read_studies
 from spaces.candidate import DataFacts
 from spaces.document import NAME, SAMPLERS
-from spaces.parameters import fixed
+from spaces.drawing import check_possible
+from spaces.parameters import Range, fixed
 from spaces.space import Space, load_space
 
 PRUNERS = ("none",)
@@ -136,7 +137,7 @@ def make_plan(
     for path in includes:
         include(path)
     loaded = load_space(space, overrides=overrides)
-    name = _named("study", study or loaded.name)
+    name = _study_name(study, loaded)
     url = storage_url(storage)
     stored = stored_study(url, name)
     given = {
@@ -146,8 +147,9 @@ def make_plan(
         "sampler": sampler,
         "pruner": pruner,
         "data": data,
+        "epochs": epochs,
     }
-    chosen = _settled(given, loaded.study, stored)
+    chosen = _settled(given, loaded, stored)
     _one_of("--sampler", chosen["sampler"], SAMPLERS)
     _one_of("--pruner", chosen["pruner"], PRUNERS)
     _one_of("--device", device, DEVICES)
@@ -157,13 +159,16 @@ def make_plan(
     _at_least("seed", chosen["seed"], 0)
     if epochs is not None:
         _at_least("epochs", epochs, 1)
-        loaded = replace(loaded, training={**loaded.training, "epochs": fixed(epochs)})
+    loaded = replace(loaded, training={**loaded.training, "epochs": fixed(chosen["epochs"])})
     count = _workers(workers, device, gpus, chosen["trials"])
+    facts = load_data(chosen["data"]).facts
+    check_possible(loaded, facts)
+    _check_together(loaded, chosen, facts, device)
     return StudyPlan(
         space=loaded,
         study=name,
         storage=url,
-        data=load_data(chosen["data"]).facts,
+        data=facts,
         trials=chosen["trials"],
         seeds=chosen["seeds"],
         seed=chosen["seed"],
@@ -194,19 +199,67 @@ def stored_study(url: URL, name: str) -> StudyRecord | None:
         engine.dispose()
 
 
-def _settled(
-    given: Mapping[str, Any], file: Mapping[str, Any], stored: StudyRecord | None
-) -> dict[str, Any]:
+def _settled(given: Mapping[str, Any], space: Space, stored: StudyRecord | None) -> dict[str, Any]:
     """Flag, else stored study, else file, else default."""
     kept: dict[str, Any] = {}
-    if stored is not None and stored.settings.get("file") == dict(file):
+    if stored is not None and stored.settings.get("file") == dict(space.study):
         kept = {
             **stored.settings,
             "seed": stored.identity["seed"],
             "data": stored.identity["data"]["name"],
         }
+    if stored is not None and stored.space_content == dict(space.content):
+        kept["epochs"] = stored.identity["epochs"]
     flags = {name: value for name, value in given.items() if value is not None}
-    return {name: {**DEFAULTS, **file, **kept, **flags}[name] for name in DEFAULTS}
+    settled = {"epochs": space.epochs, **DEFAULTS, **space.study, **kept, **flags}
+    return {name: settled[name] for name in ("epochs", *DEFAULTS)}
+
+
+def _study_name(given: str | None, space: Space) -> str:
+    if given is not None:
+        return _named("study", given)
+    if not NAME.fullmatch(space.name):
+        raise StudyError(
+            f"{space.source}: its name {space.name!r} cannot name a study; give a name (--study"
+            " NAME, or the file's key `name:`) of letters, digits, '.', '_' and '-'"
+        )
+    return space.name
+
+
+def _check_together(space: Space, chosen: Mapping[str, Any], facts: DataFacts, device: str) -> None:
+    """Refuse settings that are right alone and cannot work together.
+
+    Raises:
+        StudyError: They cannot; which, and the cure.
+    """
+    ranges = [name for name, domain in space.training.items() if isinstance(domain, Range)]
+    if chosen["sampler"] == "grid" and ranges:
+        raise StudyError(
+            f"--sampler grid needs lists, and {space.source} gives training.{ranges[0]} a range;"
+            " write a list of values, or choose another sampler"
+        )
+    backbones = len(space.backbones.values)
+    if chosen["trials"] < backbones:
+        raise StudyError(
+            f"--trials is {chosen['trials']}, and {space.source} has {backbones} backbones, each"
+            f" with its baseline; give {backbones} or more"
+        )
+    domain = space.training["batch_size"]
+    largest = domain.high if isinstance(domain, Range) else max(map(int, domain.values))
+    if largest > facts.sizes[0]:
+        raise StudyError(
+            f"{space.source}: training.batch_size {largest} is more than the {facts.sizes[0]}"
+            f" training images of {facts.name}; lower it"
+        )
+    if device == "cuda":
+        _check_cuda()
+
+
+def _check_cuda() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise StudyError("--device cuda: torch finds no GPU that it can use; give --device cpu")
 
 
 def _named(what: str, name: str) -> str:

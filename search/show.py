@@ -190,7 +190,9 @@ def trials_table(title: str, rows: Sequence[Mapping[str, Any]], front: Sequence[
     if not any(row[-1] for row in shown):
         columns.pop()
         shown = [row[:-1] for row in shown]
-    return output.table(title, columns, shown)
+    return output.table(
+        title, columns, shown, droppable=("epochs", "macs", "seed", "test", "params")
+    )
 
 
 def _number(number: int | None, front: Sequence[int]) -> str:
@@ -202,33 +204,53 @@ def _number(number: int | None, front: Sequence[int]) -> str:
 def front_table(trials: Sequence[TrialRecord], front: Sequence[int], *, title: str) -> Table:
     """The front against the baseline: accuracy and what it costs more."""
     by_number = {trial.number: trial for trial in trials}
-    baseline = next((t for t in trials if t.baseline and t.accuracy is not None), None)
     members = sorted((by_number[n] for n in front), key=lambda t: t.flops)
-    rows = [
-        (
-            trial.number,
-            trial.label,
-            output.percent(trial.accuracy),
-            _points(trial, baseline),
-            *(_cost(trial, baseline, cost) for cost in ("flops", "macs", "params")),
+    rows = []
+    for trial in members:
+        baseline = _baseline_of(trial, trials)
+        rows.append(
+            (
+                trial.number,
+                trial.label,
+                output.percent(trial.accuracy),
+                _points(trial, baseline),
+                *(_cost(trial, baseline, cost) for cost in ("flops", "macs", "params")),
+                trial.seed,
+            )
         )
-        for trial in members
+    columns = ["trial", "block", "accuracy", "vs none", "flops", "macs", "params", "seed"]
+    if len({trial.seed for trial in trials}) < 2:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return output.table(title, columns, rows, droppable=("macs", "params"))
+
+
+def _baseline_of(trial: TrialRecord, trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """No attention in the same backbone at the same settings and seed, as far as there is one."""
+
+    def likeness(other: TrialRecord) -> tuple[bool, bool, int]:
+        return (other.training == trial.training, other.seed == trial.seed, -other.number)
+
+    same = [
+        other
+        for other in trials
+        if other.baseline
+        and other.accuracy is not None
+        and other.architecture["backbone"] == trial.architecture["backbone"]
     ]
-    columns = ["trial", "block", "accuracy", "vs none", "flops", "macs", "params"]
-    return output.table(title, columns, rows)
+    return max(same, key=likeness, default=None)
 
 
 def _points(trial: TrialRecord, baseline: TrialRecord | None) -> str:
     if baseline is None or trial.accuracy is None or baseline.accuracy is None:
         return ""
-    if trial.number == baseline.number:
+    if trial.baseline:
         return "baseline"
     return f"{100 * (trial.accuracy - baseline.accuracy):+.1f}"
 
 
 def _cost(trial: TrialRecord, baseline: TrialRecord | None, cost: str) -> str:
     value = getattr(trial, cost)
-    if baseline is None or trial.number == baseline.number:
+    if baseline is None or trial.baseline:
         return output.count(value)
     more = 100 * (value / getattr(baseline, cost) - 1)
     decimals = 2 if more == 0 or abs(more) >= 0.01 else 4
@@ -252,4 +274,4 @@ def studies_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         for row in rows
     ]
     columns = ["study", "status", "trials", "states", "front", "best", "data", "epochs", "changed"]
-    return output.table("", columns, shown)
+    return output.table("", columns, shown, droppable=("data", "epochs", "states", "changed"))

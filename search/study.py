@@ -19,7 +19,6 @@ from search.mirror import Mirror
 from search.outcome import RUNNING
 from search.plan import StudyPlan, make_plan
 from search.store import Store, StudyRecord, now, read_studies
-from spaces.drawing import check_possible
 from spaces.space import differences
 
 
@@ -32,7 +31,6 @@ def open_study(plan: StudyPlan, store: Store) -> tuple[Study, bool]:
     Raises:
         StudyError: The stored study has another space, data, epochs or seed.
     """
-    check_possible(plan.space, plan.data)
     record = _find(store, plan.study)
     extended = False
     if record is None:

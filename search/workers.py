@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -225,6 +226,9 @@ class Pool:
 def _noted_signals() -> Iterator[list[int]]:
     """Inside, the first interrupt or termination is noted; a second one interrupts as usual."""
     noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield noted  # signals arrive in the main thread alone
+        return
 
     def note(number: int, frame: FrameType | None) -> None:
         if noted:

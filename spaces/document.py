@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from typing import Annotated, Any, Literal
@@ -43,7 +43,7 @@ MAX_DEPTH = 12
 MAX_BYTES = 256 * 1024
 MAX_PASSES = 4
 LARGEST = 1e300
-NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CAP = re.compile(
     r"(?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>[kMG]|x\s*baseline)?"
 )
@@ -64,10 +64,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class YamlData:
-    """Plain data of a YAML text, with the line (from 1) of every key and item."""
+    """Plain data of a YAML text, with the line (from 1) of every key and item.
+
+    Args:
+        data: The data; of a repeated key, one of its values.
+        lines: Path of a key or item -> line.
+        repeated: (line, key) of every key that stands a second time in its mapping.
+    """
 
     data: Any
     lines: Mapping[Path, int]
+    repeated: tuple[tuple[int, str], ...] = ()
 
     def line(self, path: Path) -> int:
         """The line of a path, or of the nearest thing around it that is in the text."""
@@ -90,11 +97,13 @@ def read_yaml(text: str) -> YamlData:
     """Read YAML 1.2 text into plain data.
 
     Raises:
-        YamlRefusal: It is not YAML, repeats a key, or uses what settings do not need.
+        YamlRefusal: It is not YAML, or uses what settings do not need.
     """
     try:
-        _refuse_unneeded(text)
-        tree = YAML(typ="rt").load(text)
+        repeated = tuple(_repeated_keys(_refuse_unneeded(text)))
+        reader = YAML(typ="rt")
+        reader.allow_duplicate_keys = True  # they are named with all other mistakes
+        tree = reader.load(text)
     except MarkedYAMLError as error:
         raise _refusal(error) from None
     except (YAMLError, ValueError, AssertionError, RecursionError) as error:
@@ -102,16 +111,13 @@ def read_yaml(text: str) -> YamlData:
         line = text.count("\n", 0, getattr(error, "position", 0)) + 1
         raise YamlRefusal(line, f"not YAML: {_yaml_words(str(error).splitlines()[0])}") from None
     lines: dict[Path, int] = {}
-    return YamlData(_plain(tree, (), lines), lines)
+    return YamlData(_plain(tree, (), lines), lines, repeated)
 
 
 def _refusal(error: MarkedYAMLError) -> YamlRefusal:
     mark = error.problem_mark or error.context_mark
     line = mark.line + 1 if mark else 1
     problem = str(error.problem or error.context or "not YAML").split("\n")[0]
-    duplicate = re.match(r'found duplicate key "?([^"]*?)"? with value', problem)
-    if duplicate:
-        return YamlRefusal(line, f"key {duplicate[1]!r} is given twice; keep one of them")
     words = _yaml_words(problem)
     if error.context and error.context_mark and error.context_mark.line + 1 != line:
         words += f" ({error.context} that starts in line {error.context_mark.line + 1})"
@@ -134,9 +140,11 @@ def _yaml_words(problem: str) -> str:
     return problem
 
 
-def _refuse_unneeded(text: str) -> None:
+def _refuse_unneeded(text: str) -> Iterator[Any]:
+    """The events of a YAML text, as far as they are of a kind that settings need."""
     depth = documents = 0
     for event in YAML(typ="safe", pure=True).parse(StringIO(text)):
+        yield event
         kind = type(event).__name__
         line = event.start_mark.line + 1
         depth += kind.endswith(("SequenceStartEvent", "MappingStartEvent"))
@@ -155,6 +163,25 @@ def _refuse_unneeded(text: str) -> None:
             raise YamlRefusal(line, f"the tag {tag} is refused; write a plain value")
         if kind == "ScalarEvent" and event.value == "<<" and not event.style:
             raise YamlRefusal(line, "merge keys (<<) are refused; write the values out")
+
+
+def _repeated_keys(events: Iterator[Any]) -> Iterator[tuple[int, str]]:
+    """(line, key) of every key that its mapping has already."""
+    open_nodes: list[tuple[set[str] | None, int]] = []  # (keys of a mapping, parts met so far)
+    for event in events:
+        kind = type(event).__name__
+        if kind in ("MappingEndEvent", "SequenceEndEvent"):
+            open_nodes.pop()
+        elif kind in ("ScalarEvent", "MappingStartEvent", "SequenceStartEvent"):
+            if open_nodes:
+                keys, parts = open_nodes[-1]
+                open_nodes[-1] = (keys, parts + 1)
+                if keys is not None and parts % 2 == 0 and kind == "ScalarEvent":
+                    if event.value in keys:
+                        yield event.start_mark.line + 1, event.value
+                    keys.add(event.value)
+            if kind != "ScalarEvent":
+                open_nodes.append((set() if kind == "MappingStartEvent" else None, 0))
 
 
 def _plain(node: Any, path: Path, lines: dict[Path, int]) -> Any:

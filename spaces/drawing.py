@@ -22,6 +22,7 @@ from blocks.formulas import Cost
 from blocks.options import OptionValue
 from blocks.site import STEM, SiteTable
 from spaces.candidate import Candidate, DataFacts, Training
+from spaces.document import read_yaml
 from spaces.parameters import Choice, Choose, Domain, fixed
 from spaces.space import Space
 
@@ -72,7 +73,13 @@ def propose(space: Space, choose: Choose, data: DataFacts) -> Proposal:
     placements = tuple(_placements(space, answers, sites_of(name, data)))
     training = _training(space, answers)
     architecture = Architecture(name, placements)
-    return Proposal(answers.values, architecture, training, proposal_label(architecture))
+    label = _with_backbone(space, name, proposal_label(architecture))
+    return Proposal(answers.values, architecture, training, label)
+
+
+def _with_backbone(space: Space, backbone: str, label: str) -> str:
+    """A label that says the backbone where the space has several."""
+    return label if space.backbones.is_fixed else f"{backbone} {label}"
 
 
 def _placements(space: Space, answers: _Answers, sites: SiteTable) -> Iterator[Placement]:
@@ -109,7 +116,7 @@ def proposal_label(architecture: Architecture) -> str:
     """A short name: ``se in-block r=16``; ``none`` without attention."""
     parts = []
     for placement in architecture.placements:
-        words = [f"{_SHORT.get(name, name)}{value}" for name, value in placement.options]
+        words = [f"{_SHORT.get(name, f'{name}=')}{value}" for name, value in placement.options]
         parts.append(" ".join([placement.block, placement.site, *words]))
     return " + ".join(parts) or registry.NONE
 
@@ -144,7 +151,8 @@ def baseline_candidates(space: Space, data: DataFacts) -> list[tuple[Candidate, 
     for name in space.backbones.values:
         sites = sites_of(str(name), data)
         architecture = resolve(Architecture(str(name)), sites)
-        candidate = Candidate(architecture, training, data, registry.NONE)
+        label = _with_backbone(space, str(name), registry.NONE)
+        candidate = Candidate(architecture, training, data, label)
         result.append((candidate, _baseline_values(space, str(name), data)))
     return result
 
@@ -249,10 +257,24 @@ def check_possible(space: Space, data: DataFacts) -> None:
             works.update(items)
     never = {item: why for item, why in refused.items() if item not in works}
     if never:
-        lines = "; ".join(f"{name} {value!r}: {why}" for (name, value), why in never.items())
-        raise SpaceError(f"{space.source}: no site can take {lines}; take these values out")
+        # Values that go with an impossible one are impossible for its reason: it alone is named.
+        first = {why: item for item, why in reversed(never.items())}
+        lines = [
+            f"{space.source}:{_line(space, name)}: no site can take {name} {value!r}: {why};"
+            " take it out"
+            for why, (name, value) in first.items()
+        ]
+        raise SpaceError("\n".join(lines))
     if not drawn:
         raise SpaceError(f"{space.source}: no network of this space can be built: {reason}")
+
+
+def _line(space: Space, parameter: str) -> int:
+    """The line of the file that gives an attention parameter its values."""
+    yaml = read_yaml(space.text)
+    block, _, option = parameter.rpartition(".")
+    own = ("attention", "type", block, option)
+    return yaml.line(own if own in yaml.lines else ("attention", option))
 
 
 _STAGE = re.compile(rf"^({STEM}|stage\d+)\.")

@@ -280,7 +280,8 @@ def _checked(
             for problem in _contradictions(document, changed, unused=sound_type)
         ]
         problems += [p for p in more if not any(_overlap(p.path, path) for path in spoilt)]
-    if document is not None and not problems:
+    repeated = [] if changed else yaml.repeated
+    if document is not None and not problems and not repeated:
         return document
 
     def place(problem: Problem) -> str:
@@ -289,8 +290,12 @@ def _checked(
                 return f"--set {override}"
         return f"{source}:{yaml.line(problem.path)}"
 
-    problems.sort(key=lambda problem: yaml.line(problem.path))
-    lines = list(dict.fromkeys(f"{place(problem)}: {problem.text}" for problem in problems))
+    found = [(yaml.line(p.path), f"{place(p)}: {p.text}") for p in problems]
+    found += [
+        (line, f"{source}:{line}: key {key!r} is given twice; keep one of them")
+        for line, key in repeated
+    ]
+    lines = list(dict.fromkeys(text for _, text in sorted(found, key=lambda pair: pair[0])))
     if len(lines) == 1:
         raise SpaceError(lines[0])
     raise SpaceError(f"{source} has {len(lines)} problems\n" + "\n".join(f"  {x}" for x in lines))

@@ -28,6 +28,7 @@ study: {trials: 4, sampler: random}
 
 def search(*arguments, cwd, check=None, **more):
     command = [sys.executable, "-P", "-m", "search.cli", *map(str, arguments)]
+    more.setdefault("env", {**os.environ, "CUDA_VISIBLE_DEVICES": ""})
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, **more)
     if check is not None:
         assert done.returncode == check, f"{done.returncode}: {done.stderr}\n{done.stdout}"
@@ -138,6 +139,24 @@ def test_a_finished_study_run_again_trains_nothing(ran):
         (("run", "--space", "smoke", "--set", "training.epoch=1"), "Did you mean 'epochs'"),
         (("run", "--space", "smoke", "--executor", "slurm"), "Allowed: local"),
         (("run", "--space", "smoke", "--include", "no.py"), "no such file"),
+        (("run", "--space", "smoke", "--report", "no/r.html"), "there is no folder"),
+        (("run", "--space", "smoke", "--device", "cuda"), "finds no GPU"),
+        (("run", "--space", "smoke", "--study", "-x"), "is no name"),
+        (("run", "--space", "smoke", "--storage", "postgresql+psycopg://u:s@h/x"), "not installed"),
+        (
+            (
+                "run",
+                "--space",
+                "smoke",
+                "--set",
+                "attention.type=[none, fca]",
+                "--set",
+                "attention.placement=stem",
+                "--set",
+                "attention.frequency=top32",
+            ),
+            "no site can take",
+        ),
         (("show", "x"), "no results yet"),
         (("list",), "no results yet"),
         (("report",), "no results yet"),
@@ -167,6 +186,40 @@ def test_all_mistakes_of_a_file_come_together_and_nothing_is_written(tmp_path):
         "bad.yaml:1", "bad.yaml:2", "bad.yaml:3",
     ]  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+def test_a_repeated_key_is_named_with_the_other_mistakes(tmp_path):
+    (tmp_path / "bad.yaml").write_text(
+        "backbone: resnet20\nbackbone: resnet20\nattention: {type: sse}\nattentio: 3\n"
+    )
+    lines = search("run", "--space", "bad.yaml", cwd=tmp_path, check=2).stderr.splitlines()
+    assert lines[0] == "search: bad.yaml has 3 problems"
+    assert "bad.yaml:2: key 'backbone' is given twice" in lines[1]
+
+
+@pytest.mark.parametrize("delay", [0.3, 0.8, 1.5])
+def test_an_interrupt_during_the_start_says_how_to_go_on(tmp_path, delay):
+    (tmp_path / "mine.yaml").write_text(SPACE)
+    process = start(tmp_path)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    remarks = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "Go on with: " in remarks
+    assert "Traceback" not in remarks
+
+
+def test_a_study_can_be_run_from_a_thread(tmp_path):
+    code = (
+        "import threading\nfrom search.study import run_study\nfound = []\n"
+        "def run():\n    found.append(run_study('smoke', trials=1, epochs=1))\n"
+        "thread = threading.Thread(target=run)\nthread.start()\nthread.join()\n"
+        "print([trial.state for trial in found[0].trials])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-"], input=code, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "['complete']", done.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path):
@@ -261,6 +314,14 @@ def workers_of(parent):
     return [line for line in found.splitlines() if f"--parent {parent} " in line]
 
 
+def wait_for_workers(parent):
+    """Until the study has begun to train."""
+    for _ in range(600):
+        if workers_of(parent):
+            return
+        time.sleep(0.1)
+
+
 def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path):
     (tmp_path / "mine.yaml").write_text(SPACE)
     process = start(tmp_path, "--trials", "5")
@@ -280,12 +341,13 @@ def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path):
 
 def test_a_second_parent_is_refused_and_told_who_runs_it(tmp_path):
     (tmp_path / "mine.yaml").write_text(SPACE)
-    process = start(tmp_path)
-    wait_for_results(tmp_path, "mine", 1, process)
-    second = search("run", "--space", "mine.yaml", cwd=tmp_path, check=2)
+    process = start(tmp_path, "--epochs", "40")
+    wait_for_workers(process.pid)
+    second = search("run", "--space", "mine.yaml", "--epochs", "40", cwd=tmp_path, check=2)
     assert f"is being run by process {process.pid} on" in second.stderr
-    assert process.wait(timeout=120) == 0
-    process.stderr.close()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
 
 
 @pytest.mark.slow

@@ -287,3 +287,64 @@ def test_outcomes_survive_a_pipe(opened):
     study = opened(trials=2)
     outcome = outcome_of(study.trials[0])
     assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
+
+
+def test_grid_walks_a_space_too_large_to_be_listed(opened, tmp_path):
+    path = tmp_path / "large.yaml"
+    path.write_text(
+        "backbone: resnet20\nattention: {type: [none, fca], per_stage: true,"
+        " placement: [stem, stage, in-block], frequency: singles}\ntraining: {epochs: 1}\n"
+    )
+    study = opened(str(path), trials=6, sampler="grid")
+    assert drive(study) == 6
+    assert study.note == ""
+    again = opened(str(path), trials=9, sampler="grid")
+    assert drive(again) == 3
+    assert len(set(proposed(again))) == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "words"),
+    [
+        ("{epochs: 1, learning_rate: {low: 0.1, high: 1}}", {"sampler": "grid"}, "needs lists"),
+        ("{epochs: 1, batch_size: [64, 5000]}", {}, "batch_size 5000 is more than the 1077"),
+    ],
+)
+def test_settings_that_cannot_work_together_are_refused(opened, tmp_path, text, flags, words):
+    path = tmp_path / "space.yaml"
+    path.write_text(SMALL.replace("{epochs: 1}", text))
+    with pytest.raises(StudyError, match=words):
+        opened(str(path), **flags)
+    assert [file.name for file in tmp_path.iterdir()] == ["space.yaml"]
+
+
+def test_every_backbone_must_have_room_for_its_baseline(opened, tmp_path):
+    path = tmp_path / "two.yaml"
+    path.write_text(SMALL.replace("backbone: resnet20", "backbone: [resnet20, resnet20-b]"))
+    with pytest.raises(StudyError, match="--trials is 1.*2 backbones.*give 2 or more"):
+        opened(str(path), trials=1)
+
+
+def test_a_changed_space_gets_the_baseline_that_it_lacks(opened, small, tmp_path):
+    drive(opened(small, trials=3, study="s"))
+    two = tmp_path / "two.yaml"
+    two.write_text(SMALL.replace("backbone: resnet20", "backbone: [resnet20, resnet20-b]"))
+    study = opened(str(two), trials=5, study="s", extend=True)
+    drive(study)
+    baselines = [t for t in study.trials.values() if t.baseline]
+    assert [t.number for t in baselines] == [0, 3]
+    assert baselines[1].architecture["backbone"] == "resnet20-b"
+
+
+def test_a_tightened_cap_leaves_every_trial_on_the_mirrors_front(opened, small, tmp_path):
+    drive(opened(small, trials=5, study="s"))
+    capped = tmp_path / "capped.yaml"
+    capped.write_text(SMALL + "constraints: {params: 1.0x baseline}\n")
+    study = opened(str(capped), trials=5, study="s", extend=True)
+    above = [study.above_caps(trial)["params"] for trial in study.trials.values()]
+    assert all(value <= 0 for value in above)
+
+
+def test_epochs_are_remembered_like_other_settings(opened, small):
+    drive(opened(small, trials=2, epochs=3))
+    assert opened(small).plan.space.epochs == 3

@@ -401,7 +401,8 @@ def test_one_baseline_for_each_backbone():
     space = space_of("{type: [none, se]}", backbone="[resnet20, resnet20-b]")
     found = baseline_candidates(space, AT_14)
     assert [candidate.architecture.backbone for candidate, _ in found] == ["resnet20", "resnet20-b"]
-    assert all(candidate.is_baseline and candidate.label == "none" for candidate, _ in found)
+    assert all(candidate.is_baseline for candidate, _ in found)
+    assert [candidate.label for candidate, _ in found] == ["resnet20 none", "resnet20-b none"]
     assert [values for _, values in found] == [
         {"backbone": "resnet20", "type": "none"},
         {"backbone": "resnet20-b", "type": "none"},
@@ -458,8 +459,8 @@ def test_a_value_that_no_site_can_take_is_named():
     with pytest.raises(SpaceError) as refused:
         check_possible(space, AT_14)
     assert str(refused.value) == (
-        "s.yaml: no site can take frequency 'top32': fca: 16 channels cannot be split into 32 equal"
-        " frequency groups at site stem of resnet20; take these values out"
+        "s.yaml:2: no site can take frequency 'top32': fca: 16 channels cannot be split into 32"
+        " equal frequency groups at site stem of resnet20; take it out"
     )
 
 
