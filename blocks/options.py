@@ -240,7 +240,7 @@ FREQUENCY = Option(
     default="top16",
     values=("top1", "top2", "top4", "top8", "top16", "low2", "low16", "bot2", "bot16"),
     meaning="DCT frequencies that describe a channel: a published set or pairs 'u,v+u,v'",
-    allowed=f"{', '.join(FREQUENCY_SETS)}, pairs such as '0,0+6,0'",
+    allowed=f"{', '.join(FREQUENCY_SETS)}, or pairs of 0 to 6 such as '0,0+6,0'",
     check=_check_frequency,
     effect=_frequency_in_use,
 )

@@ -1,0 +1,56 @@
+"""What there is, is documented; what the README shows, works."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from blocks import backbone, registry
+from search.cli import app
+from search.datasets import DATASETS
+from search.samplers import SAMPLERS
+from spaces.metrics import METRICS
+from spaces.space import parse_space
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [c.name or c.callback.__name__ for c in app.registered_commands]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_in_the_readme(command):
+    assert f"`search {command}" in README
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_block_is_in_the_readmes_table(name):
+    (row,) = re.findall(rf"^\| `{re.escape(name)}` \|.*$", README, re.M)
+    if name != registry.NONE:
+        for option in registry.spec(name).options:
+            assert f"`{option.name}`" in row or f"`{option.name}`" in README
+
+
+@pytest.mark.parametrize("name", [*METRICS, *SAMPLERS, *DATASETS])
+def test_every_metric_sampler_and_data_set_is_in_the_readme(name):
+    assert name in README
+
+
+@pytest.mark.parametrize("name", backbone.names())
+def test_every_backbone_is_in_the_readme(name):
+    assert f"`{name}`" in README or f"`{name.removeprefix('resnet')}`" in README
+
+
+def test_the_readmes_space_is_one():
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    assert parse_space(text).study["trials"] == 24
+
+
+def test_no_figure_is_left_to_fill_in():
+    assert not re.findall(r"@[A-Z]+@|TODO|TBD", README)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_files_that_are_named_are_there(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / link).exists(), link
