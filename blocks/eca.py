@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from blocks.gates import GATES
 from blocks.options import eca_kernel_size
 
 
@@ -18,15 +19,19 @@ class EfficientChannelAttention(nn.Module):
     Args:
         channels: Channels of the feature map; kept by the output.
         kernel_size: Neighbours that a gate sees, an odd number; "auto": the paper's formula.
+        gate: The gate function.
     """
 
-    def __init__(self, channels: int, *, kernel_size: int | str = "auto") -> None:
+    def __init__(
+        self, channels: int, *, kernel_size: int | str = "auto", gate: str = "sigmoid"
+    ) -> None:
         super().__init__()
+        self.gate = GATES[gate]
         size = eca_kernel_size(channels) if kernel_size == "auto" else int(kernel_size)
         self.conv = nn.Conv1d(1, 1, kernel_size=size, padding=size // 2, bias=False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gate the channels of a map (B, C, H, W)."""
         mean_B1C = x_BCHW.mean(dim=(2, 3))[:, None, :]
-        gate_BC: Tensor = self.conv(mean_B1C).sigmoid()[:, 0, :]
+        gate_BC: Tensor = self.gate(self.conv(mean_B1C))[:, 0, :]
         return x_BCHW * gate_BC[:, :, None, None]

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from blocks.errors import SiteError
 from blocks.frequency import parse_frequency, scaled_index
+from blocks.gates import GATES
 from blocks.options import bottleneck_width
 
 
@@ -41,6 +42,7 @@ class FrequencyChannelAttention(nn.Module):
         reduction: How many times narrower the squeezed layer is.
         dct_size: "map": the DCT of the map itself; a number: of the map pooled to that side.
         authors: Scale frequencies by the authors' integer rule on maps under 7 pixels too.
+        gate: The gate function.
 
     Raises:
         SiteError: The channels cannot be split equally among the frequencies.
@@ -54,8 +56,10 @@ class FrequencyChannelAttention(nn.Module):
         reduction: int = 16,
         dct_size: int | str = "map",
         authors: bool = False,
+        gate: str = "sigmoid",
     ) -> None:
         super().__init__()
+        self.gate = GATES[gate]
         self.pairs = parse_frequency(frequency)
         if channels % len(self.pairs):
             raise SiteError(
@@ -72,7 +76,7 @@ class FrequencyChannelAttention(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gate the channels of a map (B, C, H, W)."""
-        gate_BC: Tensor = self.excite(self.squeeze(self.describe(x_BCHW)).relu()).sigmoid()
+        gate_BC: Tensor = self.gate(self.excite(self.squeeze(self.describe(x_BCHW)).relu()))
         return x_BCHW * gate_BC[:, :, None, None]
 
     def describe(self, x_BCHW: Tensor) -> Tensor:

@@ -10,10 +10,12 @@ product (also counted in ``macs``)
 a bias                                                         1 per output
 add, subtract, multiply, divide, compare, negate               1 per output
 exp, log, sqrt, tanh, erf, power                               1 per output
-sigmoid (negate, exp, add, divide)                             4 per output
+sigmoid (negate, exp, add, divide); hard sigmoid               4 per output
+hard-swish (add, compare twice, multiply, divide)              5 per output
 mean over n numbers (n - 1 additions, 1 division)              n per output
 sum or maximum over n numbers                                  n - 1 per output
 batch normalisation, in evaluation                             2 per output
+softmax (largest, subtract, exp, sum, divide)                  5 per output
 =============================================================  ==========================
 
 All figures are for one image. ``macs`` leave FcaNet's DCT out, as the papers do; ``flops`` hold it.
@@ -26,10 +28,21 @@ from dataclasses import dataclass, fields
 from functools import reduce
 from typing import Any
 
-from blocks.options import MapShape, OptionValue, bottleneck_width, dct_shape, eca_kernel_size
+from blocks.options import (
+    GRID_WINDOW,
+    MapShape,
+    OptionValue,
+    bottleneck_width,
+    coordinate_width,
+    dct_shape,
+    eca_kernel_size,
+)
 
 SIGMOID_FLOPS = 4
+GATE_FLOPS = {"sigmoid": SIGMOID_FLOPS, "hardsigmoid": 4, "tanh": 1, "relu": 1}
 BATCH_NORM_FLOPS = 2
+HARD_SWISH_FLOPS = 5
+SOFTMAX_FLOPS = 5
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,11 @@ def _cost(params: int, macs: int, other_flops: int) -> Cost:
     return Cost(params, params, macs, 2 * macs + other_flops)
 
 
+def _gate(options: Mapping[str, OptionValue]) -> int:
+    """Operations of the gate function, per number."""
+    return GATE_FLOPS[str(options["gate"])]
+
+
 def _two_layers(channels: int, hidden: int, *, bias: bool) -> Cost:
     """Squeeze to ``hidden``, ReLU, excite back to ``channels``; no gate function."""
     biases = hidden + channels if bias else 0
@@ -88,7 +106,7 @@ def squeeze_excite(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
     hidden = bottleneck_width(channels, int(options["reduction"]))
     mean = channels * pixels
     scale = channels * pixels
-    around = _cost(0, 0, mean + SIGMOID_FLOPS * channels + scale)
+    around = _cost(0, 0, mean + _gate(options) * channels + scale)
     return _two_layers(channels, hidden, bias=bool(options["bias"])) + around
 
 
@@ -97,7 +115,7 @@ def efficient_channel(shape: MapShape, options: Mapping[str, OptionValue]) -> Co
     channels, pixels = shape.channels, shape.height * shape.width
     kernel = options["kernel_size"]
     size = eca_kernel_size(channels) if kernel == "auto" else int(kernel)
-    return _cost(size, channels * size, 2 * channels * pixels + SIGMOID_FLOPS * channels)
+    return _cost(size, channels * size, 2 * channels * pixels + _gate(options) * channels)
 
 
 def frequency_channel(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
@@ -111,7 +129,7 @@ def frequency_channel(shape: MapShape, options: Mapping[str, OptionValue]) -> Co
         pooling = channels * rows * _adaptive_window_sum(shape.width, width)
     coefficient = channels * (2 * height * width - 1)
     scale = channels * pixels
-    around = _cost(0, 0, pooling + coefficient + SIGMOID_FLOPS * channels + scale)
+    around = _cost(0, 0, pooling + coefficient + _gate(options) * channels + scale)
     return _two_layers(channels, hidden, bias=False) + around
 
 
@@ -146,3 +164,144 @@ def convolutional_block(shape: MapShape, options: Mapping[str, OptionValue]) -> 
     mean_and_max = channels * pixels + (channels - 1) * pixels
     spatial_gate = _cost(taps, taps * pixels, mean_and_max + SIGMOID_FLOPS * pixels)
     return twice + channel_gate + spatial_gate + norm + _cost(0, 0, channels * pixels)
+
+
+def channel_squeeze_excite(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
+    """SE with biases (cSE): 2 C h + h + C parameters."""
+    return squeeze_excite(shape, {**options, "bias": True})
+
+
+def spatial_squeeze_excite(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
+    """One weighted sum of channels a pixel, gate, scale (sSE): C + 1 parameters."""
+    channels, pixels = shape.channels, shape.height * shape.width
+    bias_and_gate = pixels + _gate(options) * pixels
+    return _cost(channels + 1, channels * pixels, bias_and_gate + channels * pixels)
+
+
+def concurrent_squeeze_excite(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
+    """Both cSE and sSE, and one operation a number to join them (scSE)."""
+    both = channel_squeeze_excite(shape, options) + spatial_squeeze_excite(shape, options)
+    return both + _cost(0, 0, shape.channels * shape.height * shape.width)
+
+
+def _normed_layers(shape: MapShape, options: Mapping[str, OptionValue], *, norm: bool) -> Cost:
+    """From a description of each channel to the scaled map: norm, ReLU, two layers, gate, scale."""
+    channels, pixels = shape.channels, shape.height * shape.width
+    hidden = bottleneck_width(channels, int(options["reduction"]))
+    normed = _cost(2 * channels, 0, BATCH_NORM_FLOPS * channels) if norm else Cost()
+    around = _cost(0, 0, channels + _gate(options) * channels + channels * pixels)
+    return normed + _two_layers(channels, hidden, bias=True) + around
+
+
+def pyramid_squeeze_excite(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
+    """SPSE: 26 C parameters and SE's 2 C h + h + C; three poolings of the map."""
+    channels, sides = shape.channels, (1, 2, 4)
+    pooling = sum(
+        _adaptive_window_sum(shape.height, side) * _adaptive_window_sum(shape.width, side)
+        for side in sides
+    )
+    taps = channels * sum(side**2 for side in sides)
+    biases, sums = channels * len(sides), channels * (len(sides) - 1)
+    described = _cost(taps + biases, taps, channels * pooling + biases + sums)
+    return described + _normed_layers(shape, options, norm=True)
+
+
+def grid_squeeze_excite(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
+    """RGSE: (g^2 + 2) C parameters for a grid of g > 1 windows a side, and SE's 2 C h + h + C.
+
+    The map decides the grid, whatever ``options`` say.
+    """
+    channels, grid = shape.channels, max(1, shape.height // GRID_WINDOW)
+    pooling = _cost(0, 0, channels * (GRID_WINDOW * grid) ** 2)
+    taps = channels * grid**2 if grid > 1 else 0
+    return pooling + _cost(taps, taps, 0) + _normed_layers(shape, options, norm=grid > 1)
+
+
+def self_attention(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
+    """3 (C^2 + C) + 1 parameters; all pairs of pixels, twice C products each."""
+    scalings = 1 if options["scale"] else 0
+    return _attention(shape, projections=3, heads=1, scalings=scalings)
+
+
+def multi_head_attention(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
+    """4 (C^2 + C) + 1 parameters; the same products, a softmax for each head."""
+    return _attention(shape, projections=4, heads=int(options["heads"]), scalings=1)
+
+
+def _attention(shape: MapShape, *, projections: int, heads: int, scalings: int) -> Cost:
+    """1x1 convolutions with biases, attention among all pixels, gamma."""
+    channels, pixels = shape.channels, shape.height * shape.width
+    params = projections * (channels**2 + channels) + 1
+    macs = projections * channels**2 * pixels + 2 * channels * pixels**2
+    biases = projections * channels * pixels
+    softmax = (SOFTMAX_FLOPS + scalings) * heads * pixels**2
+    return _cost(params, macs, biases + softmax + channels * pixels)
+
+
+def coordinate(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
+    """Coordinate attention: 3 C m + 3 m + 2 C parameters; layers on H + W means a channel."""
+    channels, pixels = shape.channels, shape.height * shape.width
+    lines = shape.height + shape.width
+    width = coordinate_width(channels, int(options["reduction"]))
+    params = 3 * channels * width + 3 * width + 2 * channels
+    macs = 2 * channels * width * lines
+    squeezed = (1 + BATCH_NORM_FLOPS + HARD_SWISH_FLOPS) * width * lines
+    excited = (1 + SIGMOID_FLOPS) * channels * lines
+    means, scales = 2 * channels * pixels, 2 * channels * pixels
+    return _cost(params, macs, means + squeezed + excited + scales)
+
+
+def triplet(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
+    """2 k^2 + 2 parameters a branch; every branch scales the map, and their maps are joined."""
+    kernel, third = int(options["kernel_size"]), bool(options["spatial"])
+    branches = _plane_gates(shape, kernel, spatial=third)
+    return branches + _joined(shape, 3 if third else 2, combine="mean")
+
+
+def _plane_gates(shape: MapShape, kernel: int = 7, *, spatial: bool = True) -> Cost:
+    """Branches of triplet attention, each up to the scaled map."""
+    channels, height, width = shape.channels, shape.height, shape.width
+    planes = [channels * width, height * channels, height * width]
+    gates = [_plane_gate(shape, plane, kernel) for plane in planes]
+    return total(gates if spatial else gates[:2])
+
+
+def _plane_gate(shape: MapShape, plane: int, kernel: int) -> Cost:
+    """Maximum and mean, one convolution, norm, sigmoid, scale."""
+    numbers, taps = shape.channels * shape.height * shape.width, 2 * kernel**2
+    pooled, scale = (numbers - plane) + numbers, numbers
+    gate = (BATCH_NORM_FLOPS + SIGMOID_FLOPS) * plane
+    return _cost(taps + 2, taps * plane, pooled + gate + scale)
+
+
+def _joined(shape: MapShape, branches: int, *, combine: str) -> Cost:
+    """The maps of the branches are added, and for the mean scaled."""
+    operations = branches - 1 + (1 if combine == "mean" else 0)
+    return _cost(0, 0, operations * shape.channels * shape.height * shape.width)
+
+
+def triplet_then_squeeze(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
+    """TripSE1: 300 + 2 C h parameters."""
+    joined = _joined(shape, 3, combine=str(options["combine"]))
+    squeeze = squeeze_excite(shape, {**options, "bias": False, "gate": "sigmoid"})
+    return _plane_gates(shape) + joined + squeeze
+
+
+def triplet_of_squeezed(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
+    """TripSE2 and TripSE3: an SE at one end of every branch; 300 + 6 C h parameters."""
+    joined = _joined(shape, 3, combine=str(options["combine"]))
+    squeeze = squeeze_excite(shape, {**options, "bias": False, "gate": "sigmoid"})
+    return _plane_gates(shape) + joined + total([squeeze] * 3)
+
+
+def triplet_plus_squeeze(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
+    """TripSE4: 300 + 6 C h parameters; with SE's part the (H, W) gate is as large as the map."""
+    channels, height, width = shape.channels, shape.height, shape.width
+    hidden = bottleneck_width(channels, int(options["reduction"]))
+    means = _cost(0, 0, channels * height * width)
+    own_sigmoid = _cost(0, 0, SIGMOID_FLOPS * channels if options["weights"] else 0)
+    squeeze = _two_layers(channels, hidden, bias=False) + means + own_sigmoid
+    added = channels * width + channels * height + channels * height * width
+    grown = SIGMOID_FLOPS * (channels - 1) * height * width
+    joined = _joined(shape, 3, combine=str(options["combine"]))
+    return _plane_gates(shape) + joined + total([squeeze] * 3) + _cost(0, 0, added + grown)

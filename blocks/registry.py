@@ -8,44 +8,53 @@ built, so reading this table needs no torch. A user's own block joins by the dec
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from blocks import formulas
-from blocks.errors import BlockError, SiteError, listing, suggestion
+from blocks.errors import BlockError, listing, suggestion
 from blocks.frequency import parse_frequency
-from blocks.options import (
+from blocks.option_table import (
     AUTHORS,
     BIAS,
+    BRANCH_COMBINE,
+    COORDINATE_REDUCTION,
     DCT_SIZE,
     ECA_KERNEL,
     ENERGY_LAMBDA,
     FREQUENCY,
+    GATE,
+    GRID,
+    HEADS,
+    MAP_COMBINE,
     NORM,
     REDUCTION,
+    RESIDUAL,
+    SCALE,
+    SPATIAL,
     SPATIAL_KERNEL,
+    WEIGHTS,
+    WIDE_REDUCTION,
+)
+from blocks.options import (
+    GRID_WINDOW,
+    GRIDS,
     MapShape,
     Option,
     OptionValue,
+    window_grid,
 )
+from blocks.spec import BlockSpec, Formula, with_residual
 
 if TYPE_CHECKING:
     from torch import nn
 
 NONE = "none"
 ENTRY_POINT_GROUP = "attention_search.blocks"
-
-Formula = Callable[[MapShape, Mapping[str, OptionValue]], formulas.Cost]
-Requirement = Callable[[MapShape, Mapping[str, OptionValue]], str | None]
-
-
-def _no_requirement(shape: MapShape, options: Mapping[str, OptionValue]) -> str | None:
-    return None
+RESIDUAL_BY_DEFAULT = ("selfatt", "mha")
 
 
 def _whole_groups(shape: MapShape, options: Mapping[str, OptionValue]) -> str | None:
@@ -55,79 +64,20 @@ def _whole_groups(shape: MapShape, options: Mapping[str, OptionValue]) -> str | 
     return f"{shape.channels} channels cannot be split into {groups} equal frequency groups"
 
 
-@dataclass(frozen=True)
-class BlockSpec:
-    """One row of the table.
+def _whole_windows(shape: MapShape, options: Mapping[str, OptionValue]) -> str | None:
+    if window_grid(shape) is not None:
+        return None
+    sizes = listing(f"{GRID_WINDOW * grid} x {GRID_WINDOW * grid}" for grid in GRIDS)
+    return (
+        f"a map of {shape.height} x {shape.width} pixels has no grid of whole 7 x 7 windows;"
+        f" maps that have: {sizes}"
+    )
 
-    Args:
-        name: The short name that spaces use.
-        target: Where its class is, as "module:Class".
-        title: Its full name.
-        paper: The source, as an arXiv identifier.
-        options: Its options.
-        cost: Its closed cost formula; None: counted operator by operator.
-        requirement: Says why it cannot stand at a map of this shape, or nothing.
-        code: A checksum of a user's own class, part of the identity of networks that use it.
-    """
 
-    name: str
-    target: str
-    title: str
-    paper: str
-    options: tuple[Option, ...] = ()
-    cost: Formula | None = None
-    requirement: Requirement = _no_requirement
-    code: str = ""
-
-    def option(self, name: str) -> Option:
-        """One of the block's options.
-
-        Raises:
-            BlockError: The block has no such option.
-        """
-        for option in self.options:
-            if option.name == name:
-                return option
-        names = [option.name for option in self.options]
-        has = f"Its options: {listing(names)}" if names else "It has no options"
-        raise BlockError(f"{self.name} has no option {name!r}.{suggestion(name, names)} {has}")
-
-    def complete(self, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
-        """Check options and fill in the defaults of the others.
-
-        Raises:
-            BlockError: An option is unknown or has a value that it cannot take.
-        """
-        for name, value in options.items():
-            self.option(name).checked(value, block=self.name)
-        return {o.name: options.get(o.name, o.default) for o in self.options}
-
-    def in_use(self, options: Mapping[str, OptionValue], shape: MapShape) -> dict[str, OptionValue]:
-        """The one spelling of all options that build the same network at a map of this shape.
-
-        Raises:
-            BlockError: An option is unknown or has a value that it cannot take.
-            SiteError: The block cannot stand at a map of this shape.
-        """
-        complete = self.complete(options)
-        problem = self.requirement(shape, complete)
-        if problem is not None:
-            raise SiteError(f"{self.name}: {problem}")
-        effective = {o.name: o.effect(complete[o.name], shape, complete) for o in self.options}
-        if self.code:
-            effective["code"] = self.code
-        neutral = {o.name: o.neutral for o in self.options if o.neutral is not None}
-        return {
-            name: value
-            for name, value in effective.items()
-            if name not in neutral or value != neutral[name]
-        }
-
-    def load(self) -> type[nn.Module]:
-        """The block's class; imports torch."""
-        module, _, name = self.target.partition(":")
-        loaded: type[nn.Module] = getattr(importlib.import_module(module), name)
-        return loaded
+def _whole_heads(shape: MapShape, options: Mapping[str, OptionValue]) -> str | None:
+    if shape.channels % int(options["heads"]) == 0:
+        return None
+    return f"{shape.channels} channels cannot be split into {options['heads']} equal heads"
 
 
 _BUILT_IN = (
@@ -136,7 +86,7 @@ _BUILT_IN = (
         "blocks.squeeze_excite:SqueezeExcite",
         "Squeeze-and-Excitation",
         "1709.01507",
-        (REDUCTION, BIAS),
+        (REDUCTION, BIAS, GATE),
         formulas.squeeze_excite,
     ),
     BlockSpec(
@@ -144,7 +94,7 @@ _BUILT_IN = (
         "blocks.eca:EfficientChannelAttention",
         "Efficient Channel Attention",
         "1910.03151",
-        (ECA_KERNEL,),
+        (ECA_KERNEL, GATE),
         formulas.efficient_channel,
     ),
     BlockSpec(
@@ -152,7 +102,7 @@ _BUILT_IN = (
         "blocks.fca:FrequencyChannelAttention",
         "Frequency Channel Attention (FcaNet)",
         "2012.11879",
-        (FREQUENCY, REDUCTION, DCT_SIZE, AUTHORS),
+        (FREQUENCY, REDUCTION, DCT_SIZE, AUTHORS, GATE),
         formulas.frequency_channel,
         _whole_groups,
     ),
@@ -172,9 +122,117 @@ _BUILT_IN = (
         (REDUCTION, SPATIAL_KERNEL, NORM),
         formulas.convolutional_block,
     ),
+    BlockSpec(
+        "cse",
+        "blocks.concurrent:ChannelSqueezeExcite",
+        "Spatial squeeze and channel excitation (cSE)",
+        "1803.02579",
+        (WIDE_REDUCTION, GATE),
+        formulas.channel_squeeze_excite,
+    ),
+    BlockSpec(
+        "sse",
+        "blocks.concurrent:SpatialSqueezeExcite",
+        "Channel squeeze and spatial excitation (sSE)",
+        "1803.02579",
+        (GATE,),
+        formulas.spatial_squeeze_excite,
+    ),
+    BlockSpec(
+        "scse",
+        "blocks.concurrent:ConcurrentSqueezeExcite",
+        "Concurrent spatial and channel squeeze and excitation (scSE)",
+        "1808.08127",
+        (WIDE_REDUCTION, MAP_COMBINE, GATE),
+        formulas.concurrent_squeeze_excite,
+    ),
+    BlockSpec(
+        "spse",
+        "blocks.spatial_pooling:PyramidSqueezeExcite",
+        "Squeeze-and-Excitation with spatial pyramid pooling (SPSE)",
+        "Pattern Recognition 121 (2022) 108159 (Jin et al.)",
+        (REDUCTION, GATE),
+        formulas.pyramid_squeeze_excite,
+    ),
+    BlockSpec(
+        "rgse",
+        "blocks.spatial_pooling:GridSqueezeExcite",
+        "Squeeze-and-Excitation with pooling over a grid of 7 x 7 windows (RGSE)",
+        "Pattern Recognition 121 (2022) 108159 (Jin et al.)",
+        (REDUCTION, GRID, GATE),
+        formulas.grid_squeeze_excite,
+        _whole_windows,
+    ),
+    BlockSpec(
+        "selfatt",
+        "blocks.self_attention:SelfAttention",
+        "Self-attention between pixels (CNNtention)",
+        "github.com/AttentionSeekers/CNNtention",
+        (SCALE,),
+        formulas.self_attention,
+    ),
+    BlockSpec(
+        "mha",
+        "blocks.self_attention:MultiHeadAttention",
+        "Multi-head self-attention between pixels (CNNtention)",
+        "github.com/AttentionSeekers/CNNtention",
+        (HEADS,),
+        formulas.multi_head_attention,
+        _whole_heads,
+    ),
+    BlockSpec(
+        "coord",
+        "blocks.coordinate:CoordinateAttention",
+        "Coordinate Attention",
+        "2103.02907",
+        (COORDINATE_REDUCTION,),
+        formulas.coordinate,
+    ),
+    BlockSpec(
+        "triplet",
+        "blocks.triplet:TripletAttention",
+        "Triplet Attention",
+        "2010.03045",
+        (SPATIAL_KERNEL, SPATIAL),
+        formulas.triplet,
+    ),
+    BlockSpec(
+        "tripse1",
+        "blocks.tripse:TripSE1",
+        "TripSE1, triplet attention and then Squeeze-and-Excitation",
+        "2505.05943",
+        (REDUCTION, BRANCH_COMBINE),
+        formulas.triplet_then_squeeze,
+    ),
+    BlockSpec(
+        "tripse2",
+        "blocks.tripse:TripSE2",
+        "TripSE2, triplet attention with Squeeze-and-Excitation before every gate",
+        "2505.05943",
+        (REDUCTION, BRANCH_COMBINE),
+        formulas.triplet_of_squeezed,
+    ),
+    BlockSpec(
+        "tripse3",
+        "blocks.tripse:TripSE3",
+        "TripSE3, triplet attention with Squeeze-and-Excitation after every gate",
+        "2505.05943",
+        (REDUCTION, BRANCH_COMBINE),
+        formulas.triplet_of_squeezed,
+    ),
+    BlockSpec(
+        "tripse4",
+        "blocks.tripse:TripSE4",
+        "TripSE4, triplet attention with Squeeze-and-Excitation inside every gate",
+        "2505.05943",
+        (REDUCTION, BRANCH_COMBINE, WEIGHTS),
+        formulas.triplet_plus_squeeze,
+    ),
 )
 
-_BLOCKS: dict[str, BlockSpec] = {spec.name: spec for spec in _BUILT_IN}
+_BLOCKS: dict[str, BlockSpec] = {
+    spec.name: with_residual(spec, default=spec.name in RESIDUAL_BY_DEFAULT) for spec in _BUILT_IN
+}
 _CLASSES: dict[str, type[nn.Module]] = {}
 
 
@@ -244,7 +302,11 @@ def create(name: str, channels: int, **options: OptionValue) -> nn.Module:
     if channels < 1:
         raise BlockError(f"{name}: {channels} channels; a map has 1 or more")
     complete = row.complete({k: v for k, v in options.items() if k != "code" or not row.code})
-    block = block_class(name)(channels, **complete)
+    block = block_class(name)(channels, **row.module_options(complete))
+    if complete[RESIDUAL.name]:
+        from blocks.residual import Residual
+
+        block = Residual(block)
     block.attention_block = (name, tuple(complete.items()))  # type: ignore[assignment]
     return block
 
@@ -277,7 +339,7 @@ def register(
             raise BlockError(f"block name {name!r} is taken; choose another name in register(...)")
         if not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
             raise BlockError(f"block name {name!r} may hold letters, digits, '-' and '_' alone")
-        _BLOCKS[name] = BlockSpec(
+        row = BlockSpec(
             name,
             f"{block.__module__}:{block.__qualname__}",
             title or block.__name__,
@@ -286,6 +348,7 @@ def register(
             cost,
             code=source,
         )
+        _BLOCKS[name] = with_residual(row)
         _CLASSES[name] = block
         return block
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from blocks.gates import GATES
 from blocks.options import bottleneck_width
 
 
@@ -22,10 +23,14 @@ class SqueezeExcite(nn.Module):
         channels: Channels of the feature map; kept by the output.
         reduction: How many times narrower the squeezed layer is (the paper's r).
         bias: Whether the two layers have biases.
+        gate: The gate function.
     """
 
-    def __init__(self, channels: int, *, reduction: int = 16, bias: bool = False) -> None:
+    def __init__(
+        self, channels: int, *, reduction: int = 16, bias: bool = False, gate: str = "sigmoid"
+    ) -> None:
         super().__init__()
+        self.gate = GATES[gate]
         squeezed = bottleneck_width(channels, reduction)
         self.squeeze = nn.Linear(channels, squeezed, bias=bias)
         self.excite = nn.Linear(squeezed, channels, bias=bias)
@@ -33,5 +38,5 @@ class SqueezeExcite(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gate the channels of a map (B, C, H, W)."""
         mean_BC = x_BCHW.mean(dim=(2, 3))
-        gate_BC: Tensor = self.excite(self.squeeze(mean_BC).relu()).sigmoid()
+        gate_BC: Tensor = self.gate(self.excite(self.squeeze(mean_BC).relu()))
         return x_BCHW * gate_BC[:, :, None, None]

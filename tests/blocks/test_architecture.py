@@ -47,6 +47,7 @@ IN_BLOCK_SE = (Placement("in-block", "se"),)
 IN_BLOCK_FCA = (Placement("in-block", "fca"),)
 IN_BLOCK_CBAM = (Placement("in-block", "cbam"),)
 IN_BLOCK_SIMAM = (Placement("in-block", "simam"),)
+IN_BLOCK_TRIPLET = (Placement("in-block", "triplet"),)
 K3357 = per_stage("eca", (3, 3, 5, 7), "kernel_size")
 
 PUBLISHED = [
@@ -72,6 +73,10 @@ PUBLISHED = [
     ("resnet34", IN_BLOCK_SIMAM, 21_797_672, "3.6638"),
     ("resnet50", IN_BLOCK_SIMAM, 25_557_032, "4.0892"),
     ("resnet101", IN_BLOCK_SIMAM, 44_549_160, "7.8014"),
+    ("resnet18", IN_BLOCK_TRIPLET, 11_691_912, "1.8205"),
+    ("resnet34", IN_BLOCK_TRIPLET, 21_802_472, "3.6764"),
+    ("resnet50", IN_BLOCK_TRIPLET, 25_561_832, "4.1355"),
+    ("resnet101", IN_BLOCK_TRIPLET, 44_559_060, "7.8958"),
     # ECA-Net's kernels are set by hand, per stage.
     ("resnet18", per_stage("eca", (3, 5, 7, 7), "kernel_size"), 11_689_556, "1.8141"),
     ("resnet34", K3357, 21_797_744, "3.6638"),
@@ -218,7 +223,7 @@ def test_none_places_nothing():
 
 
 RESOLVED_AGAIN = [
-    *[(("in-block", name),) for name in registry.names()],
+    *[(("in-block", name),) for name in registry.names() if name != "rgse"],  # needs other sizes
     (("stem", "se", {"reduction": 5, "bias": True}), ("stage", "cbam", {"norm": False})),
     (("in-block", "fca", {"frequency": "low16", "dct_size": 7}),),
     (("in-block", "fca", {"frequency": "bot4", "authors": True}),),
@@ -271,7 +276,7 @@ def test_a_block_that_cannot_stand_at_a_site_is_refused_by_the_sites_name():
     ("placement", "error", "message"),
     [
         (("stage4", "se"), BackboneError, "resnet20 has no site 'stage4'. Did you mean 'stage"),
-        (("stem", "sse"), BlockError, "unknown block 'sse'. Did you mean 'se'?"),
+        (("stem", "sea"), BlockError, "unknown block 'sea'. Did you mean 'se'?"),
         (("stem", "se", {"reducton": 4}), BlockError, "Did you mean 'reduction'?"),
         (("stem", "se", {"reduction": 0}), BlockError, "se.reduction: 0 is not a whole number"),
     ],
@@ -400,7 +405,32 @@ GRIDS = {
     },
     "simam": {"energy_lambda": (1e-4, 0.1, 1)},
     "cbam": {"reduction": (8, 16, 32), "kernel_size": (3, 7), "norm": (True, False)},
+    "cse": {"reduction": (1, 4, 15, 16, 64)},
+    "sse": {"residual": (False, True)},
+    "scse": {"reduction": (1, 4, 15, 16), "combine": ("max", "add", "mul")},
+    "spse": {"reduction": (1, 4, 15, 16, 64)},
+    "rgse": {"reduction": (1, 4, 15, 16, 64)},
+    "selfatt": {"scale": (False, True), "residual": (True, False)},
+    "mha": {"heads": (1, 2, 4, 8, 16), "residual": (True, False)},
+    "coord": {"reduction": (1, 2, 3, 4, 5, 31, 32, 64)},
+    "triplet": {"kernel_size": (3, 7), "spatial": (True, False)},
+    "tripse1": {"reduction": (1, 4, 15, 16, 64), "combine": ("mean", "sum")},
+    "tripse2": {"reduction": (1, 4, 15, 16, 64), "combine": ("mean", "sum")},
+    "tripse3": {"reduction": (1, 4, 15, 16, 64), "combine": ("mean", "sum")},
+    "tripse4": {
+        "reduction": (1, 4, 15, 16, 64),
+        "combine": ("mean", "sum"),
+        "weights": (False, True),
+    },
 }
+
+
+def standing(name, shape):
+    """The shape; the test is skipped where the block refuses it."""
+    shape, row = MapShape(*shape), registry.spec(name)
+    if row.requirement(shape, row.complete({})) is not None:
+        pytest.skip(f"{name} cannot stand at {shape}")
+    return shape
 
 
 def test_every_built_in_block_has_a_grid():
@@ -410,7 +440,7 @@ def test_every_built_in_block_has_a_grid():
 @pytest.mark.parametrize("shape", [(16, 7, 7), (32, 4, 4), (32, 5, 9), (16, 2, 3), (16, 1, 1)])
 @pytest.mark.parametrize("name", GRIDS)
 def test_options_in_use_are_equal_exactly_when_the_blocks_are(name, shape):
-    shape = MapShape(*shape)
+    shape = standing(name, shape)
     spec = registry.spec(name)
     grid = GRIDS[name]
     built = []
@@ -424,7 +454,7 @@ def test_options_in_use_are_equal_exactly_when_the_blocks_are(name, shape):
 @pytest.mark.parametrize("shape", [(16, 7, 7), (32, 4, 4), (32, 5, 9), (16, 1, 1)])
 @pytest.mark.parametrize("name", GRIDS)
 def test_options_in_use_build_the_block_that_was_asked_for(name, shape):
-    shape = MapShape(*shape)
+    shape = standing(name, shape)
     spec = registry.spec(name)
     grid = GRIDS[name] | ({"dct_size": ("map", 7, 4)} if name == "fca" else {})
     for values in itertools.product(*grid.values()):

@@ -64,9 +64,18 @@ REFUSED = [
     ("eca", "kernel_size", [0, 2, -3, 3.0, "3", "Auto", True, None]),
     ("cbam", "kernel_size", [0, 4, -7, 7.0, "auto", True]),
     ("cbam", "norm", [1, "no"]),
+    ("scse", "combine", ["sum", "mean", "", 1, None]),
+    ("rgse", "grid", [0, 3, 16, 2.0, "2", True, None]),
+    ("selfatt", "scale", [1, 0.5, "true", None]),
+    ("mha", "heads", [0, -2, 2.0, "8", True, None]),
     ("fca", "frequency", ["top3", "7,0", "", 3, "0,0;0,1"]),
     ("fca", "dct_size", [0, -7, 7.0, "7", "auto", True]),
     ("fca", "authors", [1, "yes"]),
+    ("coord", "reduction", [0, -4, 2.5, "16", True]),
+    ("triplet", "kernel_size", [0, 4, 7.0, "auto", True]),
+    ("triplet", "spatial", [1, "no"]),
+    ("tripse1", "combine", ["max", "Mean", 1, True]),
+    ("tripse4", "weights", [1, "yes"]),
     ("simam", "energy_lambda", [0, -0.1, math.inf, math.nan, "0.1", True, None]),
 ]
 

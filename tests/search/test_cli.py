@@ -178,7 +178,7 @@ def test_wrong_usage_is_one_line_and_exit_2(arguments, words, tmp_path):
 
 
 def test_all_mistakes_of_a_file_come_together_and_nothing_is_written(tmp_path):
-    (tmp_path / "bad.yaml").write_text("backbone: resnet2\nattention: {type: sse}\ntrainng: 3\n")
+    (tmp_path / "bad.yaml").write_text("backbone: resnet2\nattention: {type: sea}\ntrainng: 3\n")
     done = search("run", "--space", "bad.yaml", cwd=tmp_path, check=2)
     lines = done.stderr.strip().splitlines()
     assert lines[0] == "search: bad.yaml has 3 problems"
@@ -190,7 +190,7 @@ def test_all_mistakes_of_a_file_come_together_and_nothing_is_written(tmp_path):
 
 def test_a_repeated_key_is_named_with_the_other_mistakes(tmp_path):
     (tmp_path / "bad.yaml").write_text(
-        "backbone: resnet20\nbackbone: resnet20\nattention: {type: sse}\nattentio: 3\n"
+        "backbone: resnet20\nbackbone: resnet20\nattention: {type: sea}\nattentio: 3\n"
     )
     lines = search("run", "--space", "bad.yaml", cwd=tmp_path, check=2).stderr.splitlines()
     assert lines[0] == "search: bad.yaml has 3 problems"

@@ -77,7 +77,7 @@ BAD = [
         5,
         ["attention.type, item 2", "unknown block 'see'", "mean 'se'?", "Blocks: none, se, eca"],
     ),
-    ("one block", HEAD + "attention:\n  type: sse", 3, ["unknown block 'sse'", "'se'"]),
+    ("one block", HEAD + "attention:\n  type: sea", 3, ["unknown block 'sea'", "'se'"]),
     (
         "block of a mapping",
         HEAD + "attention:\n  type:\n    none: {}\n    ecca: {}",

@@ -1,0 +1,101 @@
+"""Self-attention between the pixels of a map, with one head or several.
+
+The blocks of CNNtention (AttentionSeekers/CNNtention, ResNet-20 on CIFAR-10): query, key and value
+are 1x1 convolutions of full width with biases, every pixel is a token, and a learnt scalar gamma,
+0 at the start, weighs the result. The attention is that of Vaswani et al., arXiv:1706.03762, eq. 1;
+the scalar that of Zhang et al., arXiv:1805.08318, whose narrower queries are not used here. The
+outer residual of the authors' code, x + ..., is the option ``residual`` of the registry, which is
+on by default for these two blocks: the classes give the weighted part alone.
+
+One head takes softmax(Q^T K) as it is, as the authors do; ``scale=True`` divides by sqrt(C) first.
+Departs from the authors' multi-head code, where every pixel is indexed by its key and attends over
+queries: here it is the standard form, the same function with the names query and key exchanged.
+
+The matrix of H W x H W weights is never stored where torch has a fused kernel (on the CPU always;
+on a GPU at widths of a head that its kernels take).
+"""
+
+# Shape letters: B batch, C channels, D channels of a head, H height, N heads, T tokens (pixels),
+# W width.
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from blocks.errors import SiteError
+
+
+def tokens(x_BCHW: Tensor, heads: int) -> Tensor:
+    """A map as the tokens of each head, shape (B, N, T, D): contiguous channels form a head.
+
+    In memory a token's numbers stand side by side, as fused kernels want them; for a map in
+    channels-last order this moves nothing where there is one head.
+    """
+    batch, channels, height, width = x_BCHW.shape
+    x_BNDT = x_BCHW.reshape(batch, heads, channels // heads, height * width)
+    return x_BNDT.mT.contiguous()
+
+
+class SelfAttention(nn.Module):
+    """Every pixel becomes a mean of all pixels' values, weighted by similarity and by gamma.
+
+    Args:
+        channels: Channels of the feature map; kept by the output.
+        scale: Whether similarities are divided by sqrt(channels) before the softmax.
+    """
+
+    def __init__(self, channels: int, *, scale: bool = False) -> None:
+        super().__init__()
+        self.scale = channels**-0.5 if scale else 1.0
+        self.query = nn.Conv2d(channels, channels, kernel_size=1)
+        self.key = nn.Conv2d(channels, channels, kernel_size=1)
+        self.value = nn.Conv2d(channels, channels, kernel_size=1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        attended_BNTD = functional.scaled_dot_product_attention(
+            tokens(self.query(x_BCHW), 1),
+            tokens(self.key(x_BCHW), 1),
+            tokens(self.value(x_BCHW), 1),
+            scale=self.scale,
+        )
+        return self.gamma * attended_BNTD.mT.reshape(x_BCHW.shape)
+
+
+class MultiHeadAttention(nn.Module):
+    """Self-attention in groups of channels, joined by one more 1x1 convolution.
+
+    Args:
+        channels: Channels of the feature map; kept by the output.
+        heads: Groups of channels that attend on their own; similarities are divided by the square
+            root of a group's channels.
+
+    Raises:
+        SiteError: The channels cannot be split equally among the heads.
+    """
+
+    def __init__(self, channels: int, *, heads: int = 8) -> None:
+        super().__init__()
+        if channels % heads:
+            raise SiteError(
+                f"mha: {channels} channels cannot be split into {heads} equal heads; choose a"
+                " number that divides the channels"
+            )
+        self.heads = heads
+        self.query = nn.Conv2d(channels, channels, kernel_size=1)
+        self.key = nn.Conv2d(channels, channels, kernel_size=1)
+        self.value = nn.Conv2d(channels, channels, kernel_size=1)
+        self.output = nn.Conv2d(channels, channels, kernel_size=1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        attended_BNTD = functional.scaled_dot_product_attention(
+            tokens(self.query(x_BCHW), self.heads),
+            tokens(self.key(x_BCHW), self.heads),
+            tokens(self.value(x_BCHW), self.heads),
+        )
+        joined_BCHW: Tensor = self.output(attended_BNTD.mT.reshape(x_BCHW.shape))
+        return self.gamma * joined_BCHW
