@@ -137,6 +137,9 @@ def resolve(architecture: Architecture, sites: SiteTable) -> Architecture:
             continue
         spec = registry.spec(placement.block)
         given = {name: value for name, value in placement.options if name != "code"}
+        if spec.same_as:
+            given = {**spec.complete(given), **dict(spec.same_options)}
+            spec = registry.spec(spec.same_as)
         for site in sites.expand(placement.site):
             if site.name in placed:
                 raise SiteError(

@@ -129,6 +129,8 @@ _BUILT_IN = (
         "1803.02579",
         (WIDE_REDUCTION, GATE),
         formulas.channel_squeeze_excite,
+        same_as="se",
+        same_options=(("bias", True),),
     ),
     BlockSpec(
         "sse",

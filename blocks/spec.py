@@ -36,6 +36,8 @@ class BlockSpec:
         cost: Its closed cost formula; None: counted operator by operator.
         requirement: Says why it cannot stand at a map of this shape, or nothing.
         code: A checksum of a user's own class, part of the identity of networks that use it.
+        same_as: The block that it is another name of, in an architecture's identity.
+        same_options: Options of that block that this one does not have.
     """
 
     name: str
@@ -46,6 +48,8 @@ class BlockSpec:
     cost: Formula | None = None
     requirement: Requirement = _no_requirement
     code: str = ""
+    same_as: str = ""
+    same_options: tuple[tuple[str, OptionValue], ...] = ()
 
     def option(self, name: str) -> Option:
         """One of the block's options.

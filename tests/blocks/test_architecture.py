@@ -513,3 +513,17 @@ def test_content_digest_is_the_sha256_of_canonical_json():
 )
 def test_labels(placements, text):
     assert label(resolved(*placements)) == text
+
+
+def test_cse_is_se_with_biases_under_another_name():
+    one = resolved(("stage", "cse", {"reduction": 4, "gate": "tanh"}))
+    other = resolved(("stage", "se", {"reduction": 4, "gate": "tanh", "bias": True}))
+    assert one == other
+    assert one.digest == other.digest
+    assert one != resolved(("stage", "se", {"reduction": 4, "gate": "tanh"}))
+    assert architecture_cost(one, cifar()) == architecture_cost(other, cifar())
+    built = registry.create("cse", 8, reduction=2)
+    same = registry.create("se", 8, reduction=2, bias=True)
+    same.load_state_dict(built.state_dict())
+    x = torch.randn(2, 8, 5, 5)
+    assert torch.equal(built(x), same(x))
