@@ -12,6 +12,9 @@ once.
 # Shape letters: B batch, C channels, H height, W width.
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -130,7 +133,28 @@ class PlanePlusSqueeze(SqueezedPlaneGate):
         return (self.logits(pooled) + added_BC11).sigmoid()
 
 
-class TripSE2(nn.Module):
+class ThreeBranches(nn.Module):
+    """Scale a map by the mean or the sum of three branches that have SE layers of their own.
+
+    Args:
+        branch: Makes the branch that pools a dimension away.
+        combine: "mean" or "sum" of the three branches.
+    """
+
+    def __init__(self, branch: Callable[[int], SqueezedPlaneGate], *, combine: str) -> None:
+        super().__init__()
+        self.combine = combine
+        self.cw = branch(POOL_HEIGHT)
+        self.hc = branch(POOL_WIDTH)
+        self.hw = branch(POOL_CHANNELS)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        gates = [self.cw(x_BCHW), self.hc(x_BCHW), self.hw(x_BCHW)]
+        return scaled(x_BCHW, gates, combine=self.combine)
+
+
+class TripSE2(ThreeBranches):
     """Squeeze-and-Excitation at the start of every branch of triplet attention.
 
     Args:
@@ -140,19 +164,11 @@ class TripSE2(nn.Module):
     """
 
     def __init__(self, channels: int, *, reduction: int = 16, combine: str = "mean") -> None:
-        super().__init__()
-        self.combine = combine
-        self.cw = SqueezeThenPlane(POOL_HEIGHT, channels=channels, reduction=reduction)
-        self.hc = SqueezeThenPlane(POOL_WIDTH, channels=channels, reduction=reduction)
-        self.hw = SqueezeThenPlane(POOL_CHANNELS, channels=channels, reduction=reduction)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        gates = [self.cw(x_BCHW), self.hc(x_BCHW), self.hw(x_BCHW)]
-        return scaled(x_BCHW, gates, combine=self.combine)
+        branch = partial(SqueezeThenPlane, channels=channels, reduction=reduction)
+        super().__init__(branch, combine=combine)
 
 
-class TripSE3(nn.Module):
+class TripSE3(ThreeBranches):
     """Squeeze-and-Excitation at the end of every branch of triplet attention.
 
     Args:
@@ -162,19 +178,11 @@ class TripSE3(nn.Module):
     """
 
     def __init__(self, channels: int, *, reduction: int = 16, combine: str = "mean") -> None:
-        super().__init__()
-        self.combine = combine
-        self.cw = PlaneThenSqueeze(POOL_HEIGHT, channels=channels, reduction=reduction)
-        self.hc = PlaneThenSqueeze(POOL_WIDTH, channels=channels, reduction=reduction)
-        self.hw = PlaneThenSqueeze(POOL_CHANNELS, channels=channels, reduction=reduction)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        gates = [self.cw(x_BCHW), self.hc(x_BCHW), self.hw(x_BCHW)]
-        return scaled(x_BCHW, gates, combine=self.combine)
+        branch = partial(PlaneThenSqueeze, channels=channels, reduction=reduction)
+        super().__init__(branch, combine=combine)
 
 
-class TripSE4(nn.Module):
+class TripSE4(ThreeBranches):
     """One gate per branch from the logits of triplet attention and of SE, added.
 
     Args:
@@ -187,17 +195,5 @@ class TripSE4(nn.Module):
     def __init__(
         self, channels: int, *, reduction: int = 16, combine: str = "mean", weights: bool = False
     ) -> None:
-        super().__init__()
-        self.combine = combine
-
-        def branch(pooled: int) -> PlanePlusSqueeze:
-            return PlanePlusSqueeze(pooled, channels=channels, reduction=reduction, weights=weights)
-
-        self.cw = branch(POOL_HEIGHT)
-        self.hc = branch(POOL_WIDTH)
-        self.hw = branch(POOL_CHANNELS)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        gates = [self.cw(x_BCHW), self.hc(x_BCHW), self.hw(x_BCHW)]
-        return scaled(x_BCHW, gates, combine=self.combine)
+        branch = partial(PlanePlusSqueeze, channels=channels, reduction=reduction, weights=weights)
+        super().__init__(branch, combine=combine)

@@ -287,6 +287,7 @@ def blocks(
 
     Examples: search blocks; search blocks --backbone resnet50; search blocks --sites resnet18
     """
+    from blocks.backbone import backbone as row_of
     from blocks.backbone import names, site_table
     from search import catalogue, output
     from search.include import include as bring_in
@@ -308,7 +309,8 @@ def blocks(
         output.emit(output.json_text(rows))
         return
     what = "sites" if sites else "every block in every residual unit, default options"
-    title = f"{name}, {'x'.join(map(str, given))}, {table.classes} classes: {what}"
+    size = "x".join(map(str, given))
+    title = f"{name} ({row_of(name).title}), {size}, {table.classes} classes: {what}"
     shown = [[f"{v:,}" if isinstance(v, int) else v or "" for v in row.values()] for row in rows]
     output.results.print(output.table(title, list(rows[0]), shown))
 
