@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from blocks import registry
+from blocks import composition, registry
 from blocks.errors import BlockError, SiteError
 from blocks.formulas import Cost, total
 from blocks.frequency import frequency_name
@@ -49,6 +49,11 @@ class Placement:
     def __post_init__(self) -> None:
         pairs = dict(self.options).items()
         object.__setattr__(self, "options", tuple(sorted(pairs)))
+
+    @property
+    def settings(self) -> dict[str, OptionValue]:
+        """The options that the block is built with: all but a checksum of its code."""
+        return {name: value for name, value in self.options if name != "code"}
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -135,11 +140,7 @@ def resolve(architecture: Architecture, sites: SiteTable) -> Architecture:
     for placement in architecture.placements:
         if placement.block == registry.NONE:
             continue
-        spec = registry.spec(placement.block)
-        given = {name: value for name, value in placement.options if name != "code"}
-        if spec.same_as:
-            given = {**spec.complete(given), **dict(spec.same_options)}
-            spec = registry.spec(spec.same_as)
+        spec, given = registry.identity(placement.block, placement.settings)
         for site in sites.expand(placement.site):
             if site.name in placed:
                 raise SiteError(
@@ -169,13 +170,12 @@ def _placement_cost(placement: Placement, sites: SiteTable) -> Cost:
     if spec.cost is None:
         raise BlockError(f"block {spec.name} declares no cost formula")
     (site,) = sites.expand(placement.site)
-    options = {name: value for name, value in placement.options if name != "code"}
-    return spec.cost(site.shape, spec.complete(options))
+    return spec.cost(site.shape, spec.complete(placement.settings))
 
 
 def has_closed_cost(architecture: Architecture) -> bool:
     """Whether every block of it declares a cost formula."""
-    return all(registry.spec(p.block).cost is not None for p in architecture.placements)
+    return all(registry.has_formula(p.block, p.settings) for p in architecture.placements)
 
 
 def label(architecture: Architecture) -> str:
@@ -202,7 +202,13 @@ def _option_words(placements: list[Placement]) -> list[str]:
     words = []
     for name in sorted({name for placement in placements for name, _ in placement.options}):
         values = [dict(placement.options).get(name) for placement in placements]
-        shown = [frequency_name(str(v)) if name == "frequency" else str(v) for v in values]
+        shown = [_shown(name, str(value)) for value in values]
         distinct = list(dict.fromkeys(shown))
         words.append(f"{name}={'/'.join(distinct)}")
     return words
+
+
+def _shown(name: str, value: str) -> str:
+    if name == "frequency":
+        return frequency_name(value)
+    return composition.shown(value) if name == "blocks" else value

@@ -60,9 +60,8 @@ def build_network(
     # Inner modules first: attaching behind a stage moves its units one name deeper.
     placed.sort(key=lambda pair: pair[0].path.count("."), reverse=True)
     for site, placement in placed:
-        options = {name: value for name, value in placement.options if name != "code"}
         with _Stream(seed, "attention", site.name):
-            block = registry.create(placement.block, site.shape.channels, **options)
+            block = registry.create(placement.block, site.shape.channels, **placement.settings)
         attach_after(network, site.path, block)
     return network
 

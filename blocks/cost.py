@@ -256,8 +256,9 @@ def measure_cost(network: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
 def _count_by_formula(module: nn.Module, counter: _Counter) -> None:
     """Let a block of the registry cost its closed formula where it has one."""
     name, options = module.attention_block  # type: ignore[misc]
+    settings = dict(options)
     formula = registry.spec(str(name)).cost
-    if formula is None:
+    if formula is None or not registry.has_formula(str(name), settings):
         return
 
     def enter(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -265,7 +266,9 @@ def _count_by_formula(module: nn.Module, counter: _Counter) -> None:
 
     def leave(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         counter.suspended -= 1
-        cost = formula(MapShape(*inputs[0].shape[1:]), dict(options))
+        if counter.suspended:  # a block inside of one whose formula holds it
+            return
+        cost = formula(MapShape(*inputs[0].shape[1:]), settings)
         counter.macs += cost.macs
         counter.flops += cost.flops
 
@@ -280,7 +283,7 @@ def block_cost(name: str, shape: MapShape, options: Mapping[str, Any]) -> Cost:
         BlockError: The block is unknown or cannot take these options.
     """
     row = registry.spec(name)
-    if row.cost is not None:
+    if row.cost is not None and registry.has_formula(name, options):
         return row.cost(shape, row.complete(options))
     with torch.device("meta"):
         block = registry.create(name, shape.channels, **options)

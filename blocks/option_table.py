@@ -335,4 +335,9 @@ MAP_COMBINE = choice(
 BRANCH_COMBINE = choice(
     "combine", "how the three branches are joined", *("mean", "sum"), neutral="mean"
 )
+BLOCK_COMBINE = choice(
+    "combine",
+    "how what the blocks return is joined; concat = a 1x1 convolution back to the channels",
+    *("sum", "mean", "max", "concat"),
+)
 WEIGHTS = flag("weights", "whether SE's part is added after a sigmoid of its own")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from blocks.errors import BlockError
 
@@ -29,6 +30,7 @@ class MapShape:
 
 Check = Callable[[OptionValue], str | None]
 Effect = Callable[[OptionValue, MapShape, Mapping[str, OptionValue]], OptionValue]
+Read = Callable[[Any], OptionValue]
 
 
 def _unchanged(
@@ -41,6 +43,11 @@ def _anything(value: OptionValue) -> str | None:
     return None
 
 
+def _as_given(value: Any) -> OptionValue:
+    plain: OptionValue = value
+    return plain
+
+
 @dataclass(frozen=True)
 class Option:
     """One option of a block.
@@ -51,9 +58,11 @@ class Option:
         values: Values worth trying; documentation and conformance tests use them.
         meaning: One line for the catalogue.
         allowed: What a value may be, in words, for messages.
-        check: Says what is wrong with a value, or nothing.
+        check: Says what is wrong with a value, or nothing; or raises a BlockError that says it
+            all.
         effect: Maps a value to the one spelling of all values that build the same network at a
             map of this shape. The result is itself a legal value.
+        read: Turns a convenient way to give a value, such as a list, into the value.
         neutral: A value that is left out of an architecture's identity, so that an option added to
             a block later does not change the digests of what was stored before.
     """
@@ -65,15 +74,20 @@ class Option:
     allowed: str
     check: Check = _anything
     effect: Effect = _unchanged
+    read: Read = _as_given
     neutral: OptionValue | None = None
 
-    def checked(self, value: OptionValue, *, block: str) -> OptionValue:
+    def checked(self, given: Any, *, block: str) -> OptionValue:
         """Return the value, or say why it cannot be.
 
         Raises:
             BlockError: The value is not allowed.
         """
-        problem = self.check(value)
+        try:
+            value = self.read(given)
+            problem = self.check(value)
+        except BlockError as error:
+            raise BlockError(f"{block}.{self.name}: {error}") from None
         if problem is not None:
             allowed = "" if "Allowed: " in problem else f"; allowed: {self.allowed}"
             raise BlockError(f"{block}.{self.name}: {problem}{allowed}")

@@ -14,12 +14,14 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from blocks import formulas
+from blocks import composition, formulas
+from blocks.composition import BRANCHES, SEQUENCE
 from blocks.errors import BlockError, listing, suggestion
 from blocks.frequency import parse_frequency
 from blocks.option_table import (
     AUTHORS,
     BIAS,
+    BLOCK_COMBINE,
     BRANCH_COMBINE,
     COORDINATE_REDUCTION,
     DCT_SIZE,
@@ -230,6 +232,26 @@ _BUILT_IN = (
         (REDUCTION, BRANCH_COMBINE, WEIGHTS),
         formulas.triplet_plus_squeeze,
     ),
+    BlockSpec(
+        "parallel",
+        "blocks.composed:Parallel",
+        "Blocks side by side, combined",
+        "a composition of blocks",
+        (BRANCHES, BLOCK_COMBINE),
+        composition.parallel_cost,
+        composition.impossible,
+        parts=composition.parts,
+    ),
+    BlockSpec(
+        "sequential",
+        "blocks.composed:Sequential",
+        "Blocks one after the other",
+        "a composition of blocks",
+        (SEQUENCE,),
+        composition.sequential_cost,
+        composition.impossible,
+        parts=composition.parts,
+    ),
 )
 
 _BLOCKS: dict[str, BlockSpec] = {
@@ -270,6 +292,31 @@ def specs() -> tuple[BlockSpec, ...]:
     """All rows; ``none`` has no row."""
     _load_entry_points()
     return tuple(_BLOCKS.values())
+
+
+def identity(
+    name: str, options: Mapping[str, OptionValue]
+) -> tuple[BlockSpec, Mapping[str, OptionValue]]:
+    """The row and the options under which a block enters an architecture's identity.
+
+    Raises:
+        BlockError: The block is unknown, or an option of another name of it.
+    """
+    row = spec(name)
+    if not row.same_as:
+        return row, options
+    return spec(row.same_as), {**row.complete(options), **dict(row.same_options)}
+
+
+def has_formula(name: str, options: Mapping[str, OptionValue]) -> bool:
+    """Whether a block's cost is known by closed formula, with all blocks that it is made of.
+
+    Raises:
+        BlockError: The block or an option is unknown, or a value is not allowed.
+    """
+    row = spec(name)
+    members = row.parts(row.complete(options))
+    return row.cost is not None and all(has_formula(m.block, m.settings) for m in members)
 
 
 def block_class(name: str) -> type[nn.Module]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from blocks.composition import Member
 from blocks.errors import BlockError, SiteError, listing, suggestion
 from blocks.formulas import Cost
 from blocks.option_table import RESIDUAL
@@ -19,8 +20,15 @@ Formula = Callable[[MapShape, Mapping[str, OptionValue]], Cost]
 Requirement = Callable[[MapShape, Mapping[str, OptionValue]], str | None]
 
 
+Parts = Callable[[Mapping[str, OptionValue]], "tuple[Member, ...]"]
+
+
 def _no_requirement(shape: MapShape, options: Mapping[str, OptionValue]) -> str | None:
     return None
+
+
+def _no_parts(options: Mapping[str, OptionValue]) -> tuple[Member, ...]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,7 @@ class BlockSpec:
         code: A checksum of a user's own class, part of the identity of networks that use it.
         same_as: The block that it is another name of, in an architecture's identity.
         same_options: Options of that block that this one does not have.
+        parts: The blocks that it is made of, for a composition.
     """
 
     name: str
@@ -50,6 +59,7 @@ class BlockSpec:
     code: str = ""
     same_as: str = ""
     same_options: tuple[tuple[str, OptionValue], ...] = ()
+    parts: Parts = _no_parts
 
     def option(self, name: str) -> Option:
         """One of the block's options.
@@ -70,9 +80,8 @@ class BlockSpec:
         Raises:
             BlockError: An option is unknown or has a value that it cannot take.
         """
-        for name, value in options.items():
-            self.option(name).checked(value, block=self.name)
-        return {o.name: options.get(o.name, o.default) for o in self.options}
+        given = {n: self.option(n).checked(v, block=self.name) for n, v in options.items()}
+        return {o.name: given.get(o.name, o.default) for o in self.options}
 
     def in_use(self, options: Mapping[str, OptionValue], shape: MapShape) -> dict[str, OptionValue]:
         """The one spelling of all options that build the same network at a map of this shape.

@@ -322,15 +322,22 @@ def _scalar(value: Any) -> Any:
     return value
 
 
+def _item(value: Any) -> Any:
+    """A value in a list; the names of one composition's blocks may be a list themselves."""
+    names = isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) for v in value)
+    return " + ".join(value) if names else _scalar(value)
+
+
 def _end(value: Any) -> Any:
     if not _is_number(value):
         raise _needed("a finite number is needed")
     return value
 
 
-Scalar: Any = Annotated[
-    Any, PlainValidator(_scalar), WithJsonSchema({"type": ["boolean", "number", "string"]})
-]
+_SCALARS = {"type": ["boolean", "number", "string"]}
+_NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 2}
+Scalar: Any = Annotated[Any, PlainValidator(_scalar), WithJsonSchema(_SCALARS)]
+Item: Any = Annotated[Any, PlainValidator(_item), WithJsonSchema({"anyOf": [_SCALARS, _NAMES]})]
 End: Any = Annotated[Any, PlainValidator(_end), WithJsonSchema({"type": "number"})]
 
 
@@ -372,11 +379,12 @@ def _setting_kind(value: Any) -> str:
 _NOT_EMPTY = (Field(min_length=1), AfterValidator(_distinct), Tag("list"))
 
 
-def _choices(item: Any) -> Any:
-    """The annotation of a setting that is a value or a list of values."""
+def _choices(value: Any, items: Any = None) -> Any:
+    """The annotation of a setting that is a value or a list of values (or of ``items``)."""
+    listed: Any = list[value] if items is None else items
     return Annotated[
-        Annotated[list[item], *_NOT_EMPTY] | Annotated[item, Tag("value")],
-        Discriminator(lambda value: "list" if isinstance(value, list) else "value"),
+        Annotated[listed, *_NOT_EMPTY] | Annotated[value, Tag("value")],
+        Discriminator(lambda given: "list" if isinstance(given, list) else "value"),
     ]
 
 
@@ -390,7 +398,7 @@ def _settings(item: Any) -> Any:
     ]
 
 
-OptionChoices: Any = _choices(Scalar)
+OptionChoices: Any = _choices(Scalar, list[Item])
 OptionTable: Any = dict[StrictStr, OptionChoices]
 
 

@@ -121,7 +121,13 @@ def proposal_label(architecture: Architecture) -> str:
     return " + ".join(parts) or registry.NONE
 
 
-_SHORT = {"reduction": "r=", "frequency": "", "kernel_size": "k=", "energy_lambda": "lambda="}
+_SHORT = {
+    "reduction": "r=",
+    "frequency": "",
+    "kernel_size": "k=",
+    "energy_lambda": "lambda=",
+    "blocks": "",
+}
 
 
 def sites_of(backbone: str, data: DataFacts) -> SiteTable:

@@ -36,6 +36,8 @@ NO_GRADIENT = {
     ("spse", "fuse.1.bias", True),
     ("spse", "fuse.2.bias", True),
     ("coord", "squeeze.bias", True),
+    ("parallel", "members.0.squeeze.bias", True),  # coord is first of the branches
+    ("sequential", "members.1.squeeze.bias", True),
 }
 
 

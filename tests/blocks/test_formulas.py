@@ -206,6 +206,11 @@ CASES = [
     ("tripse4", {}),
     ("tripse4", {"reduction": 4, "combine": "sum"}),
     ("tripse4", {"weights": True}),
+    *(
+        ("parallel", {"blocks": "se + cbam", "combine": c})
+        for c in ("sum", "mean", "max", "concat")
+    ),
+    ("sequential", {"blocks": "se(bias=true) + sse + eca"}),
 ]
 
 
