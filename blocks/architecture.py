@@ -16,12 +16,13 @@ from typing import Any
 
 from blocks import composition, registry
 from blocks.errors import BlockError, SiteError
-from blocks.formulas import Cost, total
+from blocks.formulas import Cost, identity_cost, total
 from blocks.frequency import frequency_name
 from blocks.options import OptionValue
 from blocks.site import SiteTable
 
 DIGEST_VERSION = 1
+IDENTITY_WORDS = "from identity"
 
 Options = tuple[tuple[str, OptionValue], ...]
 
@@ -40,11 +41,13 @@ class Placement:
         site: A site's name, or a group of sites: "stem", "stage", "in-block".
         block: The block's short name.
         options: Its options, as a mapping or as (name, value) pairs.
+        identity_start: Whether it starts as the identity, by a learnt number of its own.
     """
 
     site: str
     block: str
     options: Options = ()
+    identity_start: bool = False
 
     def __post_init__(self) -> None:
         pairs = dict(self.options).items()
@@ -57,7 +60,20 @@ class Placement:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
-        return {"site": self.site, "block": self.block, "options": dict(self.options)}
+        content = {"site": self.site, "block": self.block, "options": dict(self.options)}
+        return content | ({"identity_start": True} if self.identity_start else {})
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Placement:
+        """Read what ``to_json`` wrote."""
+        unknown = set(data) - {"site", "block", "options", "identity_start"}
+        if unknown:
+            raise KeyError(*unknown)
+        start = data.get("identity_start", False)
+        if not isinstance(start, bool):
+            raise TypeError(f"identity_start is {start!r}")
+        options = dict(data.get("options", {}))
+        return cls(data["site"], data["block"], tuple(options.items()), start)
 
 
 @dataclass(frozen=True)
@@ -113,18 +129,13 @@ class Architecture:
             size = content.get("input_size")
             return cls(
                 str(content["backbone"]),
-                tuple(
-                    Placement(
-                        row["site"], row["block"], tuple(dict(row.get("options", {})).items())
-                    )
-                    for row in content.get("placements", ())
-                ),
+                tuple(Placement.from_json(row) for row in content.get("placements", ())),
                 (int(size[0]), int(size[1])) if size else None,
             )
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise BlockError(
                 "an architecture needs 'backbone' and 'placements', each placement 'site', 'block'"
-                f" and 'options'; given: {data!r}"
+                f" and 'options', and 'identity_start: true' where it has one; given: {data!r}"
             ) from error
 
 
@@ -151,7 +162,9 @@ def resolve(architecture: Architecture, sites: SiteTable) -> Architecture:
                 options = spec.in_use(given, site.shape)
             except SiteError as error:
                 raise SiteError(f"{error} at site {site.name} of {sites.backbone}") from None
-            placed[site.name] = Placement(site.name, spec.name, tuple(options.items()))
+            placed[site.name] = Placement(
+                site.name, spec.name, tuple(options.items()), placement.identity_start
+            )
     _, height, width = sites.input_shape
     return Architecture(architecture.backbone, tuple(placed.values()), (height, width))
 
@@ -170,7 +183,13 @@ def _placement_cost(placement: Placement, sites: SiteTable) -> Cost:
     if spec.cost is None:
         raise BlockError(f"block {spec.name} declares no cost formula")
     (site,) = sites.expand(placement.site)
-    return spec.cost(site.shape, spec.complete(placement.settings))
+    cost = spec.cost(site.shape, spec.complete(placement.settings))
+    return cost + identity_cost(site.shape) if placement.identity_start else cost
+
+
+def identity_parameters(architecture: Architecture) -> int:
+    """How many of its parameters are the learnt numbers of blocks that start as the identity."""
+    return sum(placement.identity_start for placement in architecture.placements)
 
 
 def has_closed_cost(architecture: Architecture) -> bool:
@@ -180,12 +199,13 @@ def has_closed_cost(architecture: Architecture) -> bool:
 
 def label(architecture: Architecture) -> str:
     """A short name for people, such as ``resnet20 + se in-block reduction=16``."""
-    groups: dict[tuple[str, str], list[Placement]] = {}
+    groups: dict[tuple[str, str, bool], list[Placement]] = {}
     for placement in architecture.placements:
-        groups.setdefault((placement.block, _group_of(placement.site)), []).append(placement)
+        key = (placement.block, _group_of(placement.site), placement.identity_start)
+        groups.setdefault(key, []).append(placement)
     parts = [
-        " ".join([block, group, *_option_words(placements)])
-        for (block, group), placements in groups.items()
+        " ".join([block, group, *_option_words(placements), *([IDENTITY_WORDS] * start)])
+        for (block, group, start), placements in groups.items()
     ]
     return (
         " + ".join([architecture.backbone, *parts]) if parts else f"{architecture.backbone} (none)"

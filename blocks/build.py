@@ -17,6 +17,7 @@ from torch import nn
 from blocks import registry
 from blocks.architecture import Architecture, resolve
 from blocks.backbone import backbone, site_table
+from blocks.identity import IdentityStart
 
 
 def stream_seed(*parts: object) -> int:
@@ -62,6 +63,9 @@ def build_network(
     for site, placement in placed:
         with _Stream(seed, "attention", site.name):
             block = registry.create(placement.block, site.shape.channels, **placement.settings)
+        if placement.identity_start:
+            block = IdentityStart(block)
+        block.attention_site = site.name  # type: ignore[assignment]
         attach_after(network, site.path, block)
     return network
 

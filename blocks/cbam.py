@@ -41,6 +41,11 @@ class ConvolutionalBlockAttention(nn.Module):
         if isinstance(self.norm, nn.BatchNorm2d):
             nn.init.zeros_(self.norm.weight)
 
+    def start_open(self) -> None:
+        """Let the spatial gate take effect from the start (see ``blocks.identity``)."""
+        if isinstance(self.norm, nn.BatchNorm2d):
+            nn.init.ones_(self.norm.weight)
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gate the channels and then the pixels of a map (B, C, H, W)."""
         refined_BCHW = x_BCHW * self.channel_gate(x_BCHW)[:, :, None, None]

@@ -8,6 +8,11 @@ With frequency (0, 0) the descriptor is sqrt(H W) times the mean, as in the auth
 Departs from the authors' code in two stated ways: the bases follow the map at hand instead of a
 size fixed for every stage (``dct_size`` pools first, as they do), and on maps under 7 pixels the
 frequencies are rescaled so that none vanishes (``authors=True`` keeps their rule).
+
+The paper also searches the frequencies (FcaNet-NAS), without code or indices. Here ``nas`` does it
+in one training, as differentiable architecture search does (Liu, Simonyan and Yang, "DARTS",
+arXiv:1806.09055, eq. 2): each group's descriptor is the mean of all 49 coefficients weighted by
+softmax(alpha), and ``selected`` names the largest of each, which make an ordinary block.
 """
 
 # Shape letters: B batch, C channels, G frequency groups, H height, W width.
@@ -19,8 +24,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from blocks.errors import SiteError
-from blocks.frequency import parse_frequency, scaled_index
+from blocks.errors import BlockError, SiteError
+from blocks.frequency import (
+    GRID,
+    frequency_text,
+    group_count,
+    learnt_groups,
+    parse_frequency,
+    scaled_index,
+)
 from blocks.gates import GATES
 from blocks.options import bottleneck_width
 
@@ -38,7 +50,8 @@ class FrequencyChannelAttention(nn.Module):
     Args:
         channels: Channels of the feature map; kept by the output.
         frequency: A published set ("top16") or pairs "u,v+u,v" (u vertical) on the 7-grid; group i
-            of the channels takes pair i.
+            of the channels takes pair i. "nas": every one of 16 groups ("nas4": of 4) learns the
+            weights ``alpha`` of all pairs, shape (groups, 49).
         reduction: How many times narrower the squeezed layer is.
         dct_size: "map": the DCT of the map itself; a number: of the map pooled to that side.
         authors: Scale frequencies by the authors' integer rule on maps under 7 pixels too.
@@ -60,19 +73,23 @@ class FrequencyChannelAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.gate = GATES[gate]
-        self.pairs = parse_frequency(frequency)
-        if channels % len(self.pairs):
+        learnt = learnt_groups(frequency)
+        groups = group_count(frequency)
+        if channels % groups:
             raise SiteError(
-                f"fca: {channels} channels cannot be split into {len(self.pairs)} equal frequency"
-                " groups; choose fewer frequencies or a number that divides the channels"
+                f"fca: {channels} channels cannot be split into {groups} equal frequency groups;"
+                " choose fewer frequencies or a number that divides the channels"
             )
-        self.channels_per_group = channels // len(self.pairs)
+        self.channels_per_group = channels // groups
+        self.pairs = () if learnt else parse_frequency(frequency)
+        self.alpha = nn.Parameter(torch.zeros(groups, GRID**2)) if learnt else None
         self.dct_size = dct_size
         self.authors = authors
         squeezed = bottleneck_width(channels, reduction)
         self.squeeze = nn.Linear(channels, squeezed, bias=False)
         self.excite = nn.Linear(squeezed, channels, bias=False)
         self._bases: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
+        self._grids: dict[tuple[int, int, torch.device, torch.dtype], tuple[Tensor, ...]] = {}
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gate the channels of a map (B, C, H, W)."""
@@ -87,9 +104,25 @@ class FrequencyChannelAttention(nn.Module):
         bases_CHW = self.bases(seen_BCHW)
         return (seen_BCHW * bases_CHW).sum(dim=(2, 3))
 
+    def selected(self) -> str:
+        """The frequencies with the largest weights, one pair a group: the choice of a training.
+
+        Raises:
+            BlockError: The frequencies were given, not learnt.
+        """
+        if self.alpha is None:
+            raise BlockError("fca: its frequencies were given; only those of 'nas' are learnt")
+        best = self.alpha.argmax(dim=1).tolist()
+        return frequency_text(tuple((index // GRID, index % GRID) for index in best))
+
     def bases(self, like_BCHW: Tensor) -> Tensor:
         """The DCT basis of every channel for a map like this one, shape (C, H, W)."""
         height, width = like_BCHW.shape[2:]
+        if self.alpha is not None:
+            weights_Guv = self.alpha.softmax(dim=1).view(-1, GRID, GRID)
+            vertical_uH, horizontal_vW = self.grids(like_BCHW)
+            bases_GHW: Tensor = vertical_uH.mT @ weights_Guv.to(like_BCHW.dtype) @ horizontal_vW
+            return bases_GHW.repeat_interleave(self.channels_per_group, dim=0)
         key = (height, width, like_BCHW.device, like_BCHW.dtype)
         if key not in self._bases:
             with torch.inference_mode(False):  # kept for training too, whoever asks first
@@ -98,6 +131,22 @@ class FrequencyChannelAttention(nn.Module):
                     device=like_BCHW.device, dtype=like_BCHW.dtype
                 )
         return self._bases[key]
+
+    def grids(self, like_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """The basis vectors of all frequencies for a map like this one, (7, H) and (7, W)."""
+        height, width = like_BCHW.shape[2:]
+        key = (height, width, like_BCHW.device, like_BCHW.dtype)
+        if key not in self._grids:
+            with torch.inference_mode(False):
+                self._grids[key] = tuple(
+                    torch.stack([dct_basis(i, size) for i in self._indices(size)]).to(like_BCHW)
+                    for size in (height, width)
+                )
+        vertical_uH, horizontal_vW = self._grids[key]
+        return vertical_uH, horizontal_vW
+
+    def _indices(self, size: int) -> list[int]:
+        return [scaled_index(index, size, authors=self.authors) for index in range(GRID)]
 
     def _basis(self, u: int, v: int, height: int, width: int) -> Tensor:
         vertical_H = dct_basis(scaled_index(u, height, authors=self.authors), height)

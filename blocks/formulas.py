@@ -28,6 +28,7 @@ from dataclasses import dataclass, fields
 from functools import reduce
 from typing import Any
 
+from blocks.frequency import GRID, learnt_groups
 from blocks.options import (
     GRID_WINDOW,
     MapShape,
@@ -119,7 +120,11 @@ def efficient_channel(shape: MapShape, options: Mapping[str, OptionValue]) -> Co
 
 
 def frequency_channel(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
-    """SE with a DCT coefficient in the mean's place: 2 n - 1 operations a channel of n pixels."""
+    """SE with a DCT coefficient in the mean's place: 2 n - 1 operations a channel of n pixels.
+
+    Learnt frequencies have 49 weights a group: a softmax of them, and their mean of the bases,
+    which is the product of three matrices (H, 7), (7, 7) and (7, W).
+    """
     channels, pixels = shape.channels, shape.height * shape.width
     hidden = bottleneck_width(channels, int(options["reduction"]))
     height, width = dct_shape(shape, options["dct_size"])
@@ -129,7 +134,11 @@ def frequency_channel(shape: MapShape, options: Mapping[str, OptionValue]) -> Co
         pooling = channels * rows * _adaptive_window_sum(shape.width, width)
     coefficient = channels * (2 * height * width - 1)
     scale = channels * pixels
-    around = _cost(0, 0, pooling + coefficient + _gate(options) * channels + scale)
+    groups = learnt_groups(str(options["frequency"])) or 0
+    choices = GRID**2
+    mixing = 2 * choices * height + 2 * GRID * height * width
+    learning = _cost(groups * choices, 0, groups * (SOFTMAX_FLOPS * choices + mixing))
+    around = _cost(0, 0, pooling + coefficient + _gate(options) * channels + scale) + learning
     return _two_layers(channels, hidden, bias=False) + around
 
 
@@ -236,6 +245,11 @@ def _attention(shape: MapShape, *, projections: int, heads: int, scalings: int) 
     biases = projections * channels * pixels
     softmax = (SOFTMAX_FLOPS + scalings) * heads * pixels**2
     return _cost(params, macs, biases + softmax + channels * pixels)
+
+
+def identity_cost(shape: MapShape) -> Cost:
+    """The start as the identity, x + g (y - x): one parameter, three operations a number."""
+    return _cost(1, 0, 3 * shape.channels * shape.height * shape.width)
 
 
 def coordinate(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:

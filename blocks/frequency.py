@@ -5,7 +5,8 @@ arXiv:2012.11879. The sets are data of the authors' code (cfzd/FcaNet, ``model/l
 (u, v) on a 7 x 7 grid, u the vertical (H) and v the horizontal (W) frequency, the best first.
 
 A frequency is written as a set's name (``top16``) or as pairs joined by plus signs
-(``0,0+6,0``); group i of the channels takes pair i, so the order of the pairs matters.
+(``0,0+6,0``); group i of the channels takes pair i, so the order of the pairs matters. ``nas``
+(in 16 groups; ``nas4``: in 4) leaves the choice to the training: every group learns weights of all.
 Pure arithmetic: no torch.
 """
 
@@ -48,6 +49,8 @@ FREQUENCY_SETS: dict[str, Pairs] = {
 }
 SINGLES: tuple[str, ...] = tuple(f"{u},{v}" for u in range(GRID) for v in range(GRID))
 
+LEARNT_GROUPS = 16
+_LEARNT = re.compile(r"nas([1-9]\d{0,3})?")
 _PAIR = re.compile(r"\s*([0-6])\s*,\s*([0-6])\s*")
 
 
@@ -63,10 +66,25 @@ def parse_frequency(text: str) -> Pairs:
     if any(match is None for match in matches):
         near = suggestion(text, FREQUENCY_SETS)
         raise BlockError(
-            f"unknown frequency {text!r}.{near} Allowed: {listing(FREQUENCY_SETS)}, or pairs of"
-            f" 0 to {GRID - 1} such as '0,0+6,0'"
+            f"unknown frequency {text!r}.{near} Allowed: {listing(FREQUENCY_SETS)}, nas (learnt;"
+            f" nas4: in 4 groups), or pairs of 0 to {GRID - 1} such as '0,0+6,0'"
         )
     return tuple((int(match[1]), int(match[2])) for match in matches if match)
+
+
+def learnt_groups(text: str) -> int | None:
+    """Groups of channels that learn their frequencies, 16 for ``nas``; None: they are given."""
+    match = _LEARNT.fullmatch(text)
+    return int(match[1] or LEARNT_GROUPS) if match else None
+
+
+def group_count(text: str) -> int:
+    """Into how many groups of channels a frequency splits a map.
+
+    Raises:
+        BlockError: As ``parse_frequency``.
+    """
+    return learnt_groups(text) or len(parse_frequency(text))
 
 
 def frequency_text(pairs: Pairs) -> str:
@@ -84,6 +102,8 @@ def sorted_frequency(text: str) -> str:
     """
     if text in FREQUENCY_SETS:
         return text
+    if (groups := learnt_groups(text)) is not None:
+        return f"nas{groups}"
     pairs = tuple(sorted(parse_frequency(text)))
     if len(set(pairs)) < len(pairs):
         raise BlockError(f"frequency {text!r} names a pair twice; give every pair once")
@@ -106,6 +126,8 @@ def shortest_equal(pairs: Pairs) -> Pairs:
 
 def frequency_name(text: str) -> str:
     """The published name of a frequency where it has one, else its pairs."""
+    if learnt_groups(text) is not None:
+        return text
     pairs = parse_frequency(text)
     named = (name for name, members in FREQUENCY_SETS.items() if members == pairs)
     return next(named, frequency_text(pairs))

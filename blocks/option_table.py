@@ -14,9 +14,15 @@ from blocks.errors import BlockError
 from blocks.frequency import (
     FREQUENCY_SETS,
     frequency_text,
+    group_count,
+    learnt_groups,
     parse_frequency,
     representative_index,
+    scaled_index,
     shortest_equal,
+)
+from blocks.frequency import (
+    GRID as FREQUENCY_GRID,
 )
 from blocks.options import (
     GRIDS,
@@ -64,7 +70,7 @@ def _check_positive(value: OptionValue) -> str | None:
 
 def _check_frequency(value: OptionValue) -> str | None:
     try:
-        parse_frequency(str(value))
+        group_count(str(value))
     except BlockError as error:
         return str(error)
     return None
@@ -110,6 +116,10 @@ def _frequency_in_use(
     """Spell the frequencies out, each as the smallest one with its DCT index on this map."""
     height, width = dct_shape(shape, others["dct_size"])
     authors = bool(others["authors"])
+    groups = learnt_groups(str(value))
+    if groups is not None:  # where all frequencies are one, there is nothing to learn
+        constant = _all_one(height, authors) and _all_one(width, authors)
+        return "0,0" if constant else f"nas{groups}"
     in_use = tuple(
         (
             representative_index(u, height, authors=authors),
@@ -120,6 +130,11 @@ def _frequency_in_use(
     return frequency_text(shortest_equal(in_use))
 
 
+def _all_one(size: int, authors: bool) -> bool:
+    """Whether all frequencies of the 7-grid are the mean on a map of this length."""
+    return all(scaled_index(index, size, authors=authors) == 0 for index in range(FREQUENCY_GRID))
+
+
 def _dct_size_in_use(
     value: OptionValue, shape: MapShape, others: Mapping[str, OptionValue]
 ) -> OptionValue:
@@ -127,9 +142,17 @@ def _dct_size_in_use(
     return "map" if same else value
 
 
-def _never(value: OptionValue, shape: MapShape, others: Mapping[str, OptionValue]) -> OptionValue:
-    """The authors' rule is spelt out in the frequencies themselves; nothing else depends on it."""
-    return False
+def _authors_in_use(
+    value: OptionValue, shape: MapShape, others: Mapping[str, OptionValue]
+) -> OptionValue:
+    """The authors' rule is spelt out in given frequencies; learnt ones depend on it in themselves.
+
+    It is another rule than ours only under 7 pixels, and learnt frequencies of a map where it makes
+    all of them the mean are given ones.
+    """
+    sides = dct_shape(shape, others["dct_size"])
+    learnt = learnt_groups(str(others["frequency"])) is not None
+    return bool(value) and learnt and min(sides) < FREQUENCY_GRID <= max(sides)
 
 
 def _lambda_in_use(
@@ -208,9 +231,12 @@ SPATIAL_KERNEL = Option(
 FREQUENCY = Option(
     "frequency",
     default="top16",
-    values=("top1", "top2", "top4", "top8", "top16", "low2", "low16", "bot2", "bot16"),
-    meaning="DCT frequencies that describe a channel: a published set or pairs 'u,v+u,v'",
-    allowed=f"{', '.join(FREQUENCY_SETS)}, or pairs of 0 to 6 such as '0,0+6,0'",
+    values=("top1", "top2", "top4", "top8", "top16", "low2", "low16", "bot2", "bot16", "nas"),
+    meaning="DCT frequencies that describe a channel: a published set, pairs 'u,v+u,v', or nas",
+    allowed=(
+        f"{', '.join(FREQUENCY_SETS)}, nas (learnt; nas4: in 4 groups), or pairs of 0 to 6 such as"
+        " '0,0+6,0'"
+    ),
     check=_check_frequency,
     effect=_frequency_in_use,
 )
@@ -231,7 +257,7 @@ AUTHORS = Option(
     meaning="the authors' frequency scaling on maps under 7 pixels too (all become the mean)",
     allowed="true, false",
     check=_check_bool,
-    effect=_never,
+    effect=_authors_in_use,
     neutral=False,
 )
 ENERGY_LAMBDA = Option(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from blocks import composition, formulas
 from blocks.composition import BRANCHES, SEQUENCE
 from blocks.errors import BlockError, listing, suggestion
-from blocks.frequency import parse_frequency
+from blocks.frequency import group_count
 from blocks.option_table import (
     AUTHORS,
     BIAS,
@@ -60,7 +60,7 @@ RESIDUAL_BY_DEFAULT = ("selfatt", "mha")
 
 
 def _whole_groups(shape: MapShape, options: Mapping[str, OptionValue]) -> str | None:
-    groups = len(parse_frequency(str(options["frequency"])))
+    groups = group_count(str(options["frequency"]))
     if shape.channels % groups == 0:
         return None
     return f"{shape.channels} channels cannot be split into {groups} equal frequency groups"

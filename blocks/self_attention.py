@@ -53,6 +53,10 @@ class SelfAttention(nn.Module):
         self.value = nn.Conv2d(channels, channels, kernel_size=1)
         self.gamma = nn.Parameter(torch.zeros(1))
 
+    def start_open(self) -> None:
+        """Let attention take effect from the start: gamma 1 (see ``blocks.identity``)."""
+        nn.init.ones_(self.gamma)
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
         attended_BNTD = functional.scaled_dot_product_attention(
@@ -89,6 +93,10 @@ class MultiHeadAttention(nn.Module):
         self.value = nn.Conv2d(channels, channels, kernel_size=1)
         self.output = nn.Conv2d(channels, channels, kernel_size=1)
         self.gamma = nn.Parameter(torch.zeros(1))
+
+    def start_open(self) -> None:
+        """Let attention take effect from the start: gamma 1 (see ``blocks.identity``)."""
+        nn.init.ones_(self.gamma)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from blocks.architecture import IDENTITY_WORDS
 from reports import wording
 from reports.charts import View
 from reports.figures import finite_accuracies, marker_table
@@ -165,6 +166,7 @@ def _placements(trial: TrialRecord, texts: Texts) -> list[list[int]]:
     for placement in trial.architecture.get("placements", []):
         options = placement.get("options", {}).items()
         words = [str(placement["block"]), *(f"{name}={_plain(v)}" for name, v in options)]
+        words += [IDENTITY_WORDS] * bool(placement.get("identity_start"))
         group = groups.setdefault(texts.number(" ".join(words)), [])
         group.append(texts.number(str(placement["site"])))
     return [[block, *sites] for block, sites in groups.items()]

@@ -50,10 +50,11 @@ from search.store import (
     StudyRecord,
     TrialRecord,
     now,
+    read_findings,
     read_proposals,
     read_trials,
 )
-from spaces.candidate import Candidate
+from spaces.candidate import Candidate, Training
 from spaces.drawing import (
     Proposal,
     baseline_candidates,
@@ -166,6 +167,7 @@ class Study:
         self.running: set[int] = set()
         self.short: deque[str] = deque()
         self.losses: dict[int, int] = {}
+        self.found: deque[Candidate] = deque()
         self.open_proposals: dict[int, str] = {}
         self._distinct: dict[str, tuple[Candidate, Proposal]] | bool | None = False
         self._walk: Iterator[Proposal] | None = None
@@ -193,9 +195,20 @@ class Study:
                 trial.state = WAITING
             if trial.state == WAITING:
                 self.waiting.append(trial.number)
+        for number, architecture in read_findings(self.store.engine, self.id).items():
+            self._expect(number, architecture)
         self.short = deque(
             digest for digest, group in self.by_candidate.items() if len(group) < self.plan.seeds
         )
+
+    def _expect(self, number: int, found: Mapping[str, Any]) -> None:
+        """Want what a trial's learnt choices have come to trained anew: of its first seed alone."""
+        trial = self.trials[number]
+        if trial.seed == self.plan.seed:
+            training = Training.from_json(trial.training)
+            label = f"{trial.label} (found)"
+            architecture = Architecture.from_json(found)
+            self.found.append(Candidate(architecture, training, self.plan.data, label))
 
     def _know(self, trial: TrialRecord) -> None:
         self.trials[trial.number] = trial
@@ -228,17 +241,27 @@ class Study:
         """Whether nothing waits or runs and nothing more is to be decided."""
         if self.waiting or self.running:
             return False
-        return bool(self.note) or len(self.trials) >= self.plan.trials
+        return len(self.trials) >= self.plan.trials or (bool(self.note) and not self.found)
 
     def _decide(self) -> bool:
-        """Add one trial: a further seed of a candidate that lacks one, else a new candidate."""
+        """Add one trial: another seed of a candidate, what a training found, or a new candidate."""
         while self.short:
             group = [self.trials[number] for number in self.by_candidate[self.short[0]]]
             if len(group) < self.plan.seeds:
                 self._add_replicate(group)
                 return True
             self.short.popleft()
-        return self._add_proposal()
+        return self._add_found() or self._add_proposal()
+
+    def _add_found(self) -> bool:
+        """Take an architecture that a training has found, if it is new and within the caps."""
+        while self.found:
+            candidate = self.found.popleft()
+            over = violated(self.plan.space, candidate, self.cost(candidate))
+            if candidate.digest not in self.by_candidate and not over:
+                self._accept(candidate, {}, None, [])
+                return True
+        return False
 
     def _add_replicate(self, group: list[TrialRecord]) -> None:
         first = group[0]
@@ -285,6 +308,7 @@ class Study:
         for prefix in prefixes:
             domains[f"{prefix}type"] = space.attention.blocks
             domains[f"{prefix}placement"] = places if not prefix else inside
+            domains[f"{prefix}identity_start"] = space.attention.identity_start
             for block in space.attention.blocks.values:
                 for name, choice in space.attention.options(str(block)):
                     domains[f"{prefix}{name}"] = choice
@@ -485,6 +509,9 @@ class Study:
             record.measurements = dict(origin.measurements)
             record.finished = now()
             self._told_of(record)
+            found = read_findings(self.store.engine, self.id).get(number)
+            if found is not None:
+                self._expect(number, found)
         self.changed()
 
     def _keep(self, rows: list[ProposalRow], refused: list[tuple[Candidate, Cost]]) -> None:
@@ -517,6 +544,8 @@ class Study:
         content = {**provenance, "command": command_line()}
         self.store.finish_trial(self.id, number, outcome, provenance=content, told=told)
         self.running.discard(number)
+        if outcome.found is not None:
+            self._expect(number, outcome.found)
         if told is not None:
             self._tell(*told)
         self.changed()

@@ -77,6 +77,7 @@ class Outcome:
         seconds: Wall time.
         error: One line, for failed and diverged.
         traceback: The whole, for failed.
+        found: The architecture, as data, that learnt choices have come to, where there are any.
     """
 
     state: str
@@ -85,6 +86,7 @@ class Outcome:
     seconds: float = 0.0
     error: str = ""
     traceback: str = ""
+    found: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -100,4 +102,5 @@ class Outcome:
             data["seconds"],
             data["error"],
             data["traceback"],
+            data.get("found"),
         )

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from sqlalchemy import Engine
 
+from blocks.architecture import Architecture, identity_parameters
 from blocks.errors import StudyError
 from search import output
 from search.front import front_means, front_numbers
@@ -19,6 +20,7 @@ from search.store import (
     TrialRecord,
     read_attempts,
     read_curves,
+    read_findings,
     read_rejected,
     read_studies,
     read_study,
@@ -44,6 +46,7 @@ def trial_data(trial: TrialRecord) -> dict[str, Any]:
         "trainable_params": trial.trainable_params,
         "macs": trial.macs,
         "flops": trial.flops,
+        **({"identity_params": starts} if (starts := _identity_parameters(trial)) else {}),
         "parameters": trial.parameters,
         "training": trial.training,
         "seconds": trial.seconds,
@@ -53,6 +56,11 @@ def trial_data(trial: TrialRecord) -> dict[str, Any]:
     if trial.origin:
         data["origin"] = trial.origin
     return data
+
+
+def _identity_parameters(trial: TrialRecord) -> int:
+    """Parameters of ``params`` that are the learnt numbers of blocks that start as the identity."""
+    return identity_parameters(Architecture.from_json(trial.architecture))
 
 
 def _rejected_data(rejected: RejectedRecord) -> dict[str, Any]:
@@ -159,6 +167,7 @@ def one_trial_data(engine: Engine, name: str, number: int) -> dict[str, Any]:
         "study": study.name,
         **trial_data(trial),
         "measurements": measurements,
+        **({"found": found} if (found := read_findings(engine, study.id).get(number)) else {}),
         "curve": [epoch.__dict__ for epoch in curve],
         "attempts": attempts,
     }

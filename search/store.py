@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, func, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError
 
 from blocks.architecture import content_digest
@@ -280,6 +280,22 @@ def _trial(row: Row[Any]) -> TrialRecord:
         finished=row.finished,
         origin=f"{row.origin_study} {row.origin_number}" if row.origin_study else None,
     )
+
+
+def read_findings(engine: Engine, study_id: int) -> dict[int, dict[str, Any]]:
+    """Trial number -> the architecture that it found; a reused trial has that of its origin."""
+    trial, finding = tables.trials, tables.findings
+    source = func.coalesce(trial.c.origin_trial_id, trial.c.id)
+    query = (
+        select(trial.c.number, finding.c.architecture)
+        .join(finding, finding.c.trial_id == source)
+        .where(trial.c.study_id == study_id)
+        .order_by(trial.c.number)
+    )
+    with engine.connect() as connection:
+        if not inspect(connection).has_table(finding.name):
+            return {}  # written by a version that had none
+        return {row.number: row.architecture for row in connection.execute(query)}
 
 
 def read_curves(engine: Engine, study_id: int) -> dict[int, list[EpochResult]]:
@@ -653,6 +669,9 @@ class Store:
                     for split, metric, value in outcome.measurements
                 ]
                 connection.execute(insert(tables.measurements), rows)
+            if outcome.found is not None:
+                row = {"trial_id": trial_id, "architecture": dict(outcome.found)}
+                connection.execute(insert(tables.findings), [row])
             self._end_attempt(
                 connection, trial_id, outcome.state, outcome.error, outcome.traceback, provenance
             )

@@ -153,6 +153,14 @@ measurements = Table(
     Column("value", Float, nullable=False),
 )
 
+# The ordinary architecture that a training's learnt choices have come to (frequency: nas).
+findings = Table(
+    "search_findings",
+    metadata,
+    Column("trial_id", ForeignKey("search_trials.id"), primary_key=True),
+    Column("architecture", JSON, nullable=False),
+)
+
 artefacts = Table(
     "search_artefacts",
     metadata,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
 from blocks.architecture import Architecture
+from blocks.backbone import site_table
 from blocks.build import build_network, stream_seed
+from blocks.found import found_architecture
 from search.datasets import load_data
 from search.outcome import (
     COMPLETE,
@@ -59,14 +62,14 @@ def evaluate_candidate(
         return Outcome(state, tuple(epochs), seconds=seconds, **more)  # type: ignore[arg-type]
 
     try:
-        measurements = _trained(assignment, device, note, epochs)
+        measurements, found = _trained(assignment, device, note, epochs)
     except Diverged as error:
         return ended(DIVERGED, error=str(error))
     except Exception as error:
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         return ended(FAILED, error=line, traceback=traceback.format_exc())
     pruned = len(epochs) < Training.from_json(assignment.training).epochs
-    return ended(PRUNED if pruned else COMPLETE, measurements=measurements)
+    return ended(PRUNED if pruned else COMPLETE, measurements=measurements, found=found)
 
 
 def _trained(
@@ -74,12 +77,14 @@ def _trained(
     device: torch.device,
     note: Callable[[EpochResult], bool],
     epochs: list[EpochResult],
-) -> tuple[tuple[str, str, float], ...]:
+) -> tuple[tuple[tuple[str, str, float], ...], Mapping[str, Any] | None]:
+    """What was measured, and the architecture that learnt choices have come to."""
     training = Training.from_json(assignment.training)
     data = device_data(assignment.data, device)
     facts = load_data(assignment.data).facts
+    architecture = Architecture.from_json(assignment.architecture)
     network = build_network(
-        Architecture.from_json(assignment.architecture),
+        architecture,
         num_classes=facts.classes,
         in_channels=facts.input_shape[0],
         seed=assignment.seed,
@@ -98,7 +103,10 @@ def _trained(
         ("train", "accuracy", last.train_accuracy),
         ("train", "seconds_per_epoch", sum(e.seconds for e in epochs) / len(epochs)),
     ]
+    found = None
     if len(epochs) == training.epochs:
         loss, accuracy = evaluate(network, data, "test")
         measured += [("test", "accuracy", accuracy), ("test", "loss", loss)]
-    return tuple(measured)
+        sites = site_table(architecture.backbone, facts.input_shape, facts.classes)
+        found = found_architecture(network, architecture, sites)
+    return tuple(measured), found.to_json() if found else None

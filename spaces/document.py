@@ -433,6 +433,9 @@ class AttentionSection(_Section):
         default="in-block", description="Where the block goes."
     )
     per_stage: bool = Field(default=False, description="Whether every stage decides for itself.")
+    identity_start: _choices(bool) = Field(  # type: ignore[valid-type]
+        default=False, description="Whether blocks start as the identity, by a learnt number each."
+    )
 
 
 class TrainingSection(_Section):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from blocks import registry
-from blocks.architecture import Architecture, Placement, resolve
+from blocks.architecture import IDENTITY_WORDS, Architecture, Placement, resolve
 from blocks.backbone import site_table
 from blocks.errors import SiteError, SpaceError
 from blocks.formulas import Cost
@@ -104,7 +104,8 @@ def _placement(space: Space, answers: _Answers, prefix: str, places: Choice) -> 
         for name, choice in space.attention.options(block)
     }
     site = f"{prefix}{place}" if prefix.startswith("stage") else place
-    yield Placement(site, block, tuple(options.items()))
+    identity_start = bool(answers.ask(f"{prefix}identity_start", space.attention.identity_start))
+    yield Placement(site, block, tuple(options.items()), identity_start)
 
 
 def _training(space: Space, answers: _Answers) -> Training:
@@ -117,6 +118,7 @@ def proposal_label(architecture: Architecture) -> str:
     parts = []
     for placement in architecture.placements:
         words = [f"{_SHORT.get(name, f'{name}=')}{value}" for name, value in placement.options]
+        words += [IDENTITY_WORDS] * placement.identity_start
         parts.append(" ".join([placement.block, placement.site, *words]))
     return " + ".join(parts) or registry.NONE
 

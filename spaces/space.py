@@ -75,6 +75,7 @@ class AttentionSpace:
         shared: Options for every block that has them: option -> values.
         placements: Where the block goes.
         per_stage: Whether stem and stages decide for themselves.
+        identity_start: Whether blocks start as the identity.
     """
 
     blocks: Choice
@@ -82,6 +83,7 @@ class AttentionSpace:
     shared: Mapping[str, Choice]
     placements: Choice
     per_stage: bool
+    identity_start: Choice
 
     def options(self, block: str) -> Iterator[tuple[str, Choice]]:
         """The options of a block that the space sets: (parameter's name, values)."""
@@ -455,6 +457,7 @@ def _space(document: Document, data: Any, *, source: str, name: str, text: str) 
             },
             placements=_choice(attention.placement),
             per_stage=attention.per_stage,
+            identity_start=_choice(attention.identity_start),
         ),
         training={
             name: _domain(getattr(document.training, name), whole=name in WHOLE_SETTINGS)

@@ -5,8 +5,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from blocks.errors import SiteError
+from blocks import registry
+from blocks.cost import block_cost
+from blocks.errors import BlockError, SiteError
 from blocks.fca import FrequencyChannelAttention, dct_basis
+from blocks.options import MapShape
 from blocks.squeeze_excite import SqueezeExcite
 
 SIZES = [(1, 1), (2, 2), (3, 5), (6, 4), (5, 5), (7, 7), (8, 8), (9, 7), (14, 7), (7, 14), (28, 15)]
@@ -211,3 +214,100 @@ def test_pooling_of_torch_is_the_one_meant():
     pooled = FrequencyChannelAttention(8, frequency="top4", dct_size=7).describe(x)
     direct = FrequencyChannelAttention(8, frequency="top4")
     torch.testing.assert_close(pooled, direct.describe(functional.adaptive_avg_pool2d(x, 7)))
+
+
+# Learnt frequencies. -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("authors", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (5, 9), (7, 7), (14, 8)])
+def test_learnt_frequencies_are_the_weighted_sum_of_all_coefficients(size, authors):
+    x = random_map(8, size)
+    block = FrequencyChannelAttention(8, frequency="nas4", authors=authors).double()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        block.alpha.copy_(torch.randn(4, 49, generator=generator))
+    weights = block.alpha.detach().numpy()
+    weights = np.exp(weights) / np.exp(weights).sum(axis=1, keepdims=True)
+    expected = np.zeros((2, 8))
+    for index in range(49):
+        pair = (index // 7, index % 7)
+        coefficient = descriptor(x.numpy(), [pair], authors)
+        expected += coefficient * weights[np.arange(8) // 2, index]
+    np.testing.assert_allclose(block.describe(x).detach(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_learnt_frequencies_are_16_groups_unless_said():
+    assert FrequencyChannelAttention(32, frequency="nas").alpha.shape == (16, 49)
+    with pytest.raises(
+        SiteError, match="8 channels cannot be split into 16 equal frequency groups"
+    ):
+        FrequencyChannelAttention(8, frequency="nas")
+
+
+def test_the_selected_frequencies_are_the_largest():
+    block = FrequencyChannelAttention(4, frequency="nas2")
+    with torch.no_grad():
+        block.alpha[0, 7 * 2 + 3] = 1
+        block.alpha[1, 7 * 6] = 1
+    assert block.selected() == "2,3+6,0"
+    with pytest.raises(BlockError, match="its frequencies were given"):
+        FrequencyChannelAttention(4, frequency="top1").selected()
+
+
+def test_at_the_limit_of_one_frequency_it_is_the_ordinary_block():
+    x = random_map(4, (7, 7))
+    learnt = FrequencyChannelAttention(4, frequency="nas2", reduction=2).double()
+    with torch.no_grad():
+        learnt.alpha[0, 7 * 2 + 3] = learnt.alpha[1, 7 * 6] = 100
+    ordinary = FrequencyChannelAttention(4, frequency=learnt.selected(), reduction=2).double()
+    state = {key: value for key, value in learnt.state_dict().items() if key != "alpha"}
+    ordinary.load_state_dict(state)
+    torch.testing.assert_close(learnt(x), ordinary(x), rtol=1e-12, atol=1e-12)
+
+
+def test_learnt_frequencies_learn():
+    # The target needs frequency (0, 1) alone: its weight must grow over the others.
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 4, 7, 7, generator=generator)
+    block = FrequencyChannelAttention(4, frequency="nas1", reduction=1)
+    wanted = FrequencyChannelAttention(4, frequency="0,1").describe(x)
+    optimiser = torch.optim.Adam([block.alpha], lr=0.1)
+    for _ in range(60):
+        loss = functional.mse_loss(block.describe(x), wanted)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert block.selected() == "0,1"
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "in_use"),
+    [
+        ((64, 14, 14), {"frequency": "nas"}, "nas16"),
+        ((64, 14, 14), {"frequency": "nas4", "authors": True}, "nas4"),
+        ((64, 1, 1), {"frequency": "nas"}, "0,0"),
+        ((64, 5, 5), {"frequency": "nas"}, "nas16"),
+        ((64, 5, 5), {"frequency": "nas", "authors": True}, "0,0"),
+        ((64, 5, 5), {"frequency": "nas", "authors": True, "dct_size": 7}, "nas16"),
+    ],
+)
+def test_learnt_frequencies_have_one_spelling(shape, options, in_use):
+    found = registry.spec("fca").in_use(options, MapShape(*shape))
+    assert found["frequency"] == in_use
+    assert "authors" not in found
+
+
+def test_the_authors_rule_matters_to_learnt_frequencies_on_maps_short_on_one_side():
+    options = {"frequency": "nas4", "authors": True}
+    assert registry.spec("fca").in_use(options, MapShape(64, 5, 9))["authors"] is True
+
+
+def test_cost_of_learnt_frequencies_by_hand():
+    # Four groups on 14 x 7: a softmax of 49 (5 each) and (14, 7) (7, 7) (7, 7) products, 2 a MAC.
+    shape = MapShape(64, 14, 7)
+    given = block_cost("fca", shape, {"frequency": "low4"})
+    learnt = block_cost("fca", shape, {"frequency": "nas4"})
+    assert learnt.params - given.params == 4 * 49
+    assert learnt.macs == given.macs
+    assert learnt.flops - given.flops == 4 * (5 * 49 + 2 * 14 * 7 * 7 + 2 * 14 * 7 * 7)

@@ -1,12 +1,15 @@
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from instant import accuracy_of, drive, outcome_of
 
+from blocks.architecture import Architecture, Placement, resolve
+from blocks.backbone import site_table
 from blocks.errors import SpaceError, StudyError
 from search.outcome import Outcome
-from search.store import read_attempts, read_proposals, read_trials
+from search.store import read_attempts, read_findings, read_proposals, read_trials
 
 SMALL = """
 backbone: resnet20
@@ -348,3 +351,107 @@ def test_a_tightened_cap_leaves_every_trial_on_the_mirrors_front(opened, small, 
 def test_epochs_are_remembered_like_other_settings(opened, small):
     drive(opened(small, trials=2, epochs=3))
     assert opened(small).plan.space.epochs == 3
+
+
+# What learnt choices come to. --------------------------------------------------------------------
+
+LEARNT = """
+backbone: resnet20
+attention:
+  type: {none: {}, fca: {frequency: [nas, nas4]}}
+  placement: [stage, stem]
+training: {epochs: 1}
+constraints: {params: 1.1x baseline}
+"""
+
+
+def finding(trial):
+    """The architecture of a trial with every learnt frequency settled, another at each seed."""
+    text = json.dumps(trial.architecture)
+    for groups in ("nas16", "nas4"):
+        text = text.replace(groups, f"0,{trial.seed}")
+    return None if text == json.dumps(trial.architecture) else json.loads(text)
+
+
+def drive_found(study, stop_after=None):
+    done = 0
+    while done != stop_after and (assignment := study.next_assignment()) is not None:
+        trial = study.trials[assignment.trial]
+        outcome = replace(outcome_of(trial), found=finding(trial))
+        study.on_finish(trial.number, Outcome.from_json(outcome.to_json()), {})
+        done += 1
+    return done
+
+
+@pytest.fixture
+def learnt(tmp_path):
+    path = tmp_path / "learnt.yaml"
+    path.write_text(LEARNT)
+    return str(path)
+
+
+def test_what_a_training_found_is_trained_anew_and_once(opened, learnt):
+    study = opened(learnt, trials=50, sampler="random")
+    drive_found(study)
+    assert study.is_finished
+    labels = [trial.label for trial in study.trials.values()]
+    # Two groupings at stages and stem; at each place both come to the same ordinary network.
+    assert len(labels) == 1 + 4 + 2
+    found = [trial for trial in study.trials.values() if trial.label.endswith("(found)")]
+    assert len({trial.digest for trial in found}) == 2
+    assert all("nas" not in json.dumps(trial.architecture) for trial in found)
+    assert all(trial.params == study.trials[0].params + extra(trial) for trial in found)
+    engine, number = study.store.engine, found[0].number - 1
+    assert "nas" in study.trials[number].label
+    assert read_findings(engine, study.id)[number] == found[0].architecture
+
+
+def extra(trial):
+    """SE's two layers at resnet20's widths, r = 16: 2 * C * (C // 16)."""
+    places = {"stem": 16, "stage1": 16, "stage2": 32, "stage3": 64}
+    channels = [places[p["site"]] for p in trial.architecture["placements"]]
+    return sum(2 * c * (c // 16) for c in channels)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
+def test_a_stopped_study_still_trains_what_was_found(opened, learnt, tmp_path, stop_after):
+    whole = opened(learnt, trials=50, sampler="random", url=f"sqlite:///{tmp_path}/whole.db")
+    drive_found(whole)
+    study = opened(learnt, trials=50, sampler="random")
+    drive_found(study, stop_after)
+    again = opened(learnt, trials=50, sampler="random")
+    drive_found(again)
+    assert proposed(again) == proposed(whole)
+
+
+def test_only_the_first_seeds_finding_is_trained(opened, learnt):
+    study = opened(learnt, trials=100, seeds=2, sampler="random")
+    drive_found(study)
+    found = {t.digest for t in study.trials.values() if t.label.endswith("(found)")}
+    assert len(found) == 2
+    assert len(study.trials) == 2 * (1 + 4 + 2)
+
+
+def test_a_result_taken_over_brings_its_finding(opened, learnt):
+    drive_found(opened(learnt, trials=50, sampler="random"))
+    other = opened(learnt, trials=50, sampler="random", study="other")
+    assert drive_found(other) == 0
+    assert len(other.trials) == 7
+    assert {trial.state for trial in other.trials.values()} == {"reused"}
+
+
+def test_a_finding_over_a_cap_is_not_trained(opened, tmp_path):
+    path = tmp_path / "capped.yaml"
+    path.write_text(LEARNT.replace("1.1x", "1.01x"))
+    study = opened(str(path), trials=50, sampler="random")
+    # Self-attention after every stage has 16,467 parameters, 6 % of the backbone's.
+    architecture = Architecture("resnet20", (Placement("stage", "selfatt"),))
+    large = resolve(architecture, site_table("resnet20", (1, 14, 14), 10)).to_json()
+    while (assignment := study.next_assignment()) is not None:
+        trial = study.trials[assignment.trial]
+        learnt = "nas" in trial.label
+        outcome = replace(outcome_of(trial), found=large if learnt else None)
+        study.on_finish(trial.number, outcome, {})
+    assert [t for t in study.trials.values() if "nas" in t.label]
+    assert not [t for t in study.trials.values() if "(found)" in t.label]
+    assert study.is_finished
