@@ -42,7 +42,8 @@ ELEMENTWISE: dict[Any, int] = {
         1,
     ),
     **dict.fromkeys((aten.rsqrt, aten.clamp, aten.clamp_, aten.hardtanh, aten.hardtanh_), 2),
-    **dict.fromkeys((aten.leaky_relu, aten.leaky_relu_, aten.addcmul), 2),
+    **dict.fromkeys((aten.leaky_relu, aten.leaky_relu_, aten._prelu_kernel), 2),
+    aten.addcmul: 2,
     **dict.fromkeys((aten.lerp, aten.elu, aten.elu_, aten.softplus), 3),
     **dict.fromkeys((aten.sigmoid, aten.sigmoid_), SIGMOID_FLOPS),
     **dict.fromkeys((aten.hardsigmoid, aten.hardsigmoid_), 4),
@@ -58,9 +59,18 @@ FREE: frozenset[Any] = frozenset(
         *(aten.view, aten._unsafe_view, aten.reshape, aten.t, aten.transpose, aten.permute),
         *(aten.expand, aten.slice, aten.select, aten.squeeze, aten.unsqueeze, aten.flatten),
         *(aten.cat, aten.stack, aten.split, aten.split_with_sizes, aten.chunk, aten.unbind),
-        *(aten.constant_pad_nd, aten.clone, aten.copy_, aten._to_copy, aten.alias, aten.detach),
+        *(
+            aten.constant_pad_nd,
+            aten.reflection_pad2d,
+            aten.replication_pad2d,
+            aten.clone,
+            aten.copy_,
+            aten._to_copy,
+            aten.alias,
+            aten.detach,
+        ),
         *(aten.empty, aten.empty_like, aten.zeros, aten.zeros_like, aten.ones, aten.ones_like),
-        *(aten.full, aten.full_like, aten.arange, aten.scalar_tensor, aten.lift_fresh),
+        *(aten.full, aten.full_like, aten.arange, aten.scalar_tensor, aten.lift_fresh, aten.eye),
         *(aten.index, aten.gather, aten.roll, aten.flip, aten.repeat, aten.as_strided),
         *(aten.new_zeros, aten.new_empty, aten.native_dropout, aten.contiguous, aten.fill_),
         *(aten.pixel_shuffle, aten.pixel_unshuffle, aten.channel_shuffle, aten.unfold),
@@ -144,6 +154,11 @@ def _adaptive_average_pool(args: Sequence[Any], result: Any) -> tuple[int, int]:
     return 0, int(numbers)
 
 
+def _adaptive_max_pool(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    _, compared = _adaptive_average_pool(args, result[0])
+    return 0, compared - _size(result)
+
+
 def _bilinear(args: Sequence[Any], result: Any) -> tuple[int, int]:
     # Three weighted means of two numbers: two multiplications and an addition each.
     return 0, 9 * _size(result)
@@ -181,6 +196,7 @@ COUNTED: dict[Any, Count] = {
     aten.max_pool2d_with_indices: _max_pool,
     aten.avg_pool2d: _average_pool,
     aten._adaptive_avg_pool2d: _adaptive_average_pool,
+    aten.adaptive_max_pool2d: _adaptive_max_pool,
     aten.upsample_bilinear2d: _bilinear,
 }
 
@@ -281,12 +297,14 @@ def block_cost(name: str, shape: MapShape, options: Mapping[str, Any]) -> Cost:
 
     Raises:
         BlockError: The block is unknown or cannot take these options.
+        SiteError: The block cannot stand at a map of this shape.
     """
     row = registry.spec(name)
     if row.cost is not None and registry.has_formula(name, options):
         return row.cost(shape, row.complete(options))
+    in_use = {k: v for k, v in row.in_use(options, shape).items() if k != "code"}
     with torch.device("meta"):
-        block = registry.create(name, shape.channels, **options)
+        block = registry.create(name, shape.channels, **in_use)
     try:
         return measure_cost(block, (shape.channels, shape.height, shape.width))
     except RuntimeError as error:

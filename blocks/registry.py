@@ -2,7 +2,8 @@
 
 A block is a module ``(N, C, H, W) -> (N, C, H, W)``. Its class is loaded when the first one is
 built, so reading this table needs no torch. A user's own block joins by the decorator
-``register`` or by an installed entry point of the group ``attention_search.blocks``.
+``register`` or by an installed entry point of the group ``attention_search.blocks``. Beside the
+table stand timm's own modules, ``timm:NAME``, which are used in the same way.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ from blocks.options import (
     window_grid,
 )
 from blocks.spec import BlockSpec, Formula, with_residual
+from blocks.timm_table import MODULES as TIMM_MODULES
+from blocks.timm_table import PREFIX as TIMM
 
 if TYPE_CHECKING:
     from torch import nn
@@ -257,6 +260,9 @@ _BUILT_IN = (
 _BLOCKS: dict[str, BlockSpec] = {
     spec.name: with_residual(spec, default=spec.name in RESIDUAL_BY_DEFAULT) for spec in _BUILT_IN
 }
+_ADAPTED: dict[str, BlockSpec] = {
+    module.spec.name: with_residual(module.spec) for module in TIMM_MODULES.values()
+}
 _CLASSES: dict[str, type[nn.Module]] = {}
 
 
@@ -268,9 +274,14 @@ def _load_entry_points() -> None:
 
 
 def names() -> tuple[str, ...]:
-    """The blocks that can be chosen, ``none`` first."""
+    """The blocks of this project and of users that can be chosen, ``none`` first."""
     _load_entry_points()
     return (NONE, *_BLOCKS)
+
+
+def adapted_names() -> tuple[str, ...]:
+    """The names of timm's own modules, which can be chosen as well: ``timm:se`` and so on."""
+    return tuple(_ADAPTED)
 
 
 def spec(name: str) -> BlockSpec:
@@ -282,14 +293,26 @@ def spec(name: str) -> BlockSpec:
     _load_entry_points()
     if name == NONE:
         raise BlockError("'none' is no attention: it has no row, no options and no cost")
-    if name not in _BLOCKS:
-        near = suggestion(name, names())
-        raise BlockError(f"unknown block {name!r}.{near} Blocks: {listing(names())}")
-    return _BLOCKS[name]
+    row = _BLOCKS.get(name) or _ADAPTED.get(name)
+    if row is None:
+        raise BlockError(_unknown(name))
+    return row
+
+
+def _unknown(name: str) -> str:
+    if name.lower().startswith(TIMM):
+        near = suggestion(name, adapted_names())
+        return f"unknown timm module {name!r}.{near} timm's modules: {listing(adapted_names())}"
+    of_timm = [known for known in adapted_names() if known == TIMM + name]
+    near = suggestion(TIMM + name, of_timm) or suggestion(name, names())
+    return (
+        f"unknown block {name!r}.{near} Blocks: {listing(names())};"
+        f" and timm's own modules as {TIMM}NAME, such as {TIMM}gc"
+    )
 
 
 def specs() -> tuple[BlockSpec, ...]:
-    """All rows; ``none`` has no row."""
+    """All rows of the table; ``none`` has no row."""
     _load_entry_points()
     return tuple(_BLOCKS.values())
 
@@ -317,6 +340,11 @@ def has_formula(name: str, options: Mapping[str, OptionValue]) -> bool:
     row = spec(name)
     members = row.parts(row.complete(options))
     return row.cost is not None and all(has_formula(m.block, m.settings) for m in members)
+
+
+def adapted_specs() -> tuple[BlockSpec, ...]:
+    """The rows of timm's own modules."""
+    return tuple(_ADAPTED.values())
 
 
 def block_class(name: str) -> type[nn.Module]:

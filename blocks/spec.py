@@ -47,6 +47,7 @@ class BlockSpec:
         same_as: The block that it is another name of, in an architecture's identity.
         same_options: Options of that block that this one does not have.
         parts: The blocks that it is made of, for a composition.
+        fixed: Arguments that the row gives to the class beside the options.
     """
 
     name: str
@@ -60,6 +61,7 @@ class BlockSpec:
     same_as: str = ""
     same_options: tuple[tuple[str, OptionValue], ...] = ()
     parts: Parts = _no_parts
+    fixed: tuple[tuple[str, OptionValue], ...] = ()
 
     def option(self, name: str) -> Option:
         """One of the block's options.
@@ -111,8 +113,9 @@ class BlockSpec:
         return loaded
 
     def module_options(self, complete: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
-        """The options that the class itself takes: all but the outer residual."""
-        return {name: value for name, value in complete.items() if name != RESIDUAL.name}
+        """What the class itself takes: all options but the outer residual, and what is fixed."""
+        own = {name: value for name, value in complete.items() if name != RESIDUAL.name}
+        return {**own, **dict(self.fixed)}
 
 
 def with_residual(spec: BlockSpec, *, default: bool = False) -> BlockSpec:

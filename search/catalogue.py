@@ -9,32 +9,32 @@ from blocks import registry
 from blocks.architecture import Architecture, Placement, architecture_cost, resolve
 from blocks.errors import BackboneError, SiteError, StudyError
 from blocks.site import IN_BLOCK, SiteTable
+from blocks.spec import BlockSpec
 from spaces.space import load_space, shipped_spaces
 
 
 def blocks_data() -> list[dict[str, Any]]:
-    """All blocks with their options."""
-    rows: list[dict[str, Any]] = [
-        {"name": registry.NONE, "title": "No attention: the baseline", "paper": "", "options": []}
+    """All blocks with their options, and then timm's own modules, which are marked as adapted."""
+    none = {"name": registry.NONE, "title": "No attention: the baseline", "paper": ""}
+    return [
+        {**none, "adapted": False, "options": []},
+        *(_block_data(spec, adapted=False) for spec in registry.specs()),
+        *(_block_data(spec, adapted=True) for spec in registry.adapted_specs()),
     ]
-    rows += [
+
+
+def _block_data(spec: BlockSpec, *, adapted: bool) -> dict[str, Any]:
+    options = [
         {
-            "name": spec.name,
-            "title": spec.title,
-            "paper": spec.paper,
-            "options": [
-                {
-                    "name": option.name,
-                    "default": option.default,
-                    "allowed": option.allowed,
-                    "meaning": option.meaning,
-                }
-                for option in spec.options
-            ],
+            "name": option.name,
+            "default": option.default,
+            "allowed": option.allowed,
+            "meaning": option.meaning,
         }
-        for spec in registry.specs()
+        for option in spec.options
     ]
-    return rows
+    row = {"name": spec.name, "title": spec.title, "paper": spec.paper}
+    return {**row, "adapted": adapted, "options": options}
 
 
 def parse_input(text: str) -> tuple[int, int, int]:

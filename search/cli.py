@@ -329,8 +329,20 @@ def _print_blocks(rows: list[dict[str, Any]], form: str) -> None:
             "\n".join(f"{o['name']} = {o['default']}: {o['meaning']}" for o in row["options"]),
         )
         for row in rows
+        if not row["adapted"]
     ]
     output.results.print(output.table("", ("block", "name", "paper", "options"), shown))
+    adapted = [
+        (
+            row["name"],
+            row["title"],
+            ", ".join(f"{o['name']} = {o['default']}" for o in row["options"]),
+        )
+        for row in rows
+        if row["adapted"]
+    ]
+    title = "timm's own modules; search blocks --format json says what their options mean"
+    output.results.print(output.table(title, ("block", "name", "options"), adapted))
 
 
 @app.command()

@@ -231,6 +231,10 @@ class _Names:
         return {"type": "string", "enum": list(self.names())}
 
 
+def _block_names() -> tuple[str, ...]:
+    return (*registry.names(), *registry.adapted_names())
+
+
 def _known_block(name: str) -> str:
     try:
         if name != registry.NONE:
@@ -300,7 +304,7 @@ def _distinct(values: list[Any]) -> list[Any]:
     return values
 
 
-BlockName = Annotated[StrictStr, AfterValidator(_known_block), _Names(registry.names)]
+BlockName = Annotated[StrictStr, AfterValidator(_known_block), _Names(_block_names)]
 BackboneName = Annotated[StrictStr, AfterValidator(_known_backbone), _Names(backbone.names)]
 PlacementName = Annotated[
     StrictStr, AfterValidator(_one_of("placement", PLACEMENTS)), _Names(lambda: PLACEMENTS)
@@ -660,5 +664,5 @@ def _without(data: Any, paths: list[Path]) -> Any:
     if not isinstance(rest["attention"], dict):
         rest["attention"] = {}
     # With every block there, no option looks unused only because a block's name was misspelt.
-    rest["attention"].setdefault("type", list(registry.names()))
+    rest["attention"].setdefault("type", list(_block_names()))
     return rest

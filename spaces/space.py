@@ -342,20 +342,21 @@ def _option_problems(
 ) -> Iterator[Problem]:
     shared = attention.__pydantic_extra__ or {}
     names = _type_names(attention)
-    known = {o.name for spec in registry.specs() for o in spec.options}
+    rows = (*registry.specs(), *registry.adapted_specs())
+    known = {o.name for spec in rows for o in spec.options}
     for option, values in shared.items():
         path = ("attention", option)
         if option not in known:
-            allowed = [*AttentionSection.model_fields, *sorted(known)]
+            allowed = [*AttentionSection.model_fields, *_usual_options(names)]
             near = suggestion(option, allowed)
             text = f"attention: unknown key {option!r}.{near} Allowed: {listing(allowed)}"
             yield Problem(path, text)
             continue
-        users = [spec.name for spec in registry.specs() if option in {o.name for o in spec.options}]
+        users = [spec.name for spec in rows if option in {o.name for o in spec.options}]
         chosen = [name for name in users if name in names]
         if not chosen and unused and (not changed or path in changed):
             text = (
-                f"attention.{option} changes nothing: it is an option of {listing(users)}, and"
+                f"attention.{option} changes nothing: it is an option of {_own_first(users)}, and"
                 f" attention.type has {listing(names)}; take it out or add such a block"
             )
             yield Problem(path, text)
@@ -373,6 +374,19 @@ def _option_problems(
                     yield Problem(where, text)
                 else:
                     yield from _value_problems(block, option, values, where)
+
+
+def _usual_options(chosen: list[str]) -> list[str]:
+    """The options of the table's blocks and of the modules of timm that are chosen."""
+    chosen_of_timm = [spec for spec in registry.adapted_specs() if spec.name in chosen]
+    rows = (*registry.specs(), *chosen_of_timm)
+    return sorted({option.name for spec in rows for option in spec.options})
+
+
+def _own_first(users: list[str]) -> str:
+    """The table's blocks that have an option, without timm's where there are such."""
+    adapted = registry.adapted_names()
+    return listing([name for name in users if name not in adapted] or users)
 
 
 def _value_problems(

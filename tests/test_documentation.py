@@ -32,6 +32,13 @@ def test_every_block_is_in_the_readmes_table(name):
             assert f"`{option.name}`" in (README if everywhere else row), option.name
 
 
+@pytest.mark.parametrize("name", registry.adapted_names())
+def test_every_module_of_timm_and_its_options_are_in_the_readme(name):
+    assert f"`{name}`" in README
+    for option in registry.spec(name).options:
+        assert f"`{option.name}`" in README, option.name
+
+
 @pytest.mark.parametrize("name", [*METRICS, *SAMPLERS, *DATASETS])
 def test_every_metric_sampler_and_data_set_is_in_the_readme(name):
     assert name in README

@@ -101,6 +101,21 @@ LAYERS = {
     "average pool": (nn.AvgPool2d(2), (4, 6, 6), (0, 0, 36 * 4)),
     "max-pool with stride": (nn.MaxPool2d(3, stride=2, padding=1), (4, 6, 6), (0, 0, 36 * 8)),
     "global pool": (nn.AdaptiveAvgPool2d(1), (4, 6, 6), (0, 0, 144)),
+    # 36 windows of 2 x 2, 3 comparisons each; 4 x 16 windows of 2 x 2 that overlap
+    "adaptive max-pool": (nn.AdaptiveMaxPool2d(3), (4, 6, 6), (0, 0, 36 * 3)),
+    "adaptive max-pool, overlapping": (nn.AdaptiveMaxPool2d(4), (4, 6, 6), (0, 0, 64 * 3)),
+    # a comparison and a multiplication; a convolution of 1 x 1 at 8 x 8 pixels that are copies
+    "PReLU": (nn.PReLU(), (4, 6, 6), (1, 0, 2 * 144)),
+    "reflected edge": (
+        nn.Conv2d(4, 4, 1, padding=1, padding_mode="reflect", bias=False),
+        (4, 6, 6),
+        (16, 64 * 16, 2 * 64 * 16),
+    ),
+    "repeated edge": (
+        nn.Conv2d(4, 4, 1, padding=1, padding_mode="replicate", bias=False),
+        (4, 6, 6),
+        (16, 64 * 16, 2 * 64 * 16),
+    ),
     # windows of 2 x 2
     "adaptive pool": (nn.AdaptiveAvgPool2d(3), (4, 6, 6), (0, 0, 144)),
     # 6 into 4: windows of 2, 2, 2 and 2 (0-1, 1-2, 3-4, 4-5): 8 a side
@@ -176,7 +191,7 @@ def test_integers_are_not_floating_point():
     ("network", "operator"),
     [
         (nn.CELU(), "aten.celu"),
-        (nn.AdaptiveMaxPool2d(3), "aten.adaptive_max_pool2d"),
+        (nn.AdaptiveMaxPool3d(3), "aten.adaptive_max_pool3d"),
         (Function(torch.fft.rfft2), "aten._fft_r2c"),
     ],
 )

@@ -231,6 +231,15 @@ def test_debug_shows_the_traceback(tmp_path):
 def test_catalogues_as_json(tmp_path):
     blocks = json.loads(search("blocks", "--format", "json", cwd=tmp_path, check=0).stdout)
     assert {"none", "se", "eca", "fca", "simam", "cbam"} <= {row["name"] for row in blocks}
+    adapted = {row["name"]: row for row in blocks if row["adapted"]}
+    assert {"timm:gc", "timm:ge", "timm:se"} < set(adapted)
+    assert all(name.startswith("timm:") for name in adapted)
+    assert adapted["timm:gc"]["options"][1]["meaning"].startswith("how the context joins the map")
+    table = search("blocks", cwd=tmp_path, check=0, env={**os.environ, "COLUMNS": "200"}).stdout
+    own, of_timm = table.split("timm's own modules")
+    assert "energy_lambda" in own
+    assert "timm:" not in own
+    assert "use_attn = True, combine = scale" in of_timm
     sites = search("blocks", "--sites", "resnet20", "--format", "json", cwd=tmp_path, check=0)
     assert len(json.loads(sites.stdout)) == 1 + 9 + 3
     costs = search("blocks", "--backbone", "resnet20", "--format", "json", cwd=tmp_path, check=0)

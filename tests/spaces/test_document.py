@@ -649,7 +649,7 @@ def test_enumerations_are_the_tables_names():
     schema = json_schema()
     sections = schema["$defs"]
     attention = sections["AttentionSection"]["properties"]
-    assert enumerations(attention["type"]) == {registry.names()}
+    assert enumerations(attention["type"]) == {(*registry.names(), *registry.adapted_names())}
     assert enumerations(attention["placement"]) == {PLACEMENTS}
     assert enumerations(schema["properties"]["backbone"]) == {backbone.names()}
     assert enumerations(schema["properties"]["objectives"]) == {tuple(METRICS), ("max", "min")}

@@ -6,7 +6,9 @@ import pytest
 
 from blocks.errors import SpaceError
 from blocks.formulas import Cost
+from spaces.candidate import DataFacts
 from spaces.document import MAX_BYTES
+from spaces.drawing import draw, enumerate_proposals
 from spaces.parameters import Choice, Range, fixed
 from spaces.space import (
     Constraint,
@@ -498,3 +500,84 @@ def test_a_range_of_a_share_holds_all_numbers_although_its_ends_are_whole():
     assert not space.training["weight_decay"].is_integer
     assert space.training["batch_size"].is_integer
     assert space.training["weight_decay"].default == 0.5
+
+
+# timm's own modules. ----------------------------------------------------------------------------
+
+TIMM_SPACE = """
+backbone: resnet20
+attention:
+  type: [none, se, "timm:gc"]
+  placement: stage
+  reduction: [4, 8]
+  combine: [scale, add]
+"""
+TIMM_MAPPING = """
+backbone: resnet20
+attention:
+  type:
+    none: {}
+    timm:gc: {combine: [scale, both], gate: [sigmoid, silu], reduction: [4, 2.5]}
+    timm:sk: {kernel_sizes: [3+5, 3+7]}
+  placement: stage
+"""
+
+
+def test_a_space_has_modules_of_timm_with_their_options():
+    space = parse_space(TIMM_SPACE)
+    assert space.attention.blocks == Choice(("none", "se", "timm:gc"))
+    assert dict(space.attention.options("se")) == {"reduction": Choice((4, 8))}
+    assert dict(space.attention.options("timm:gc")) == {
+        "reduction": Choice((4, 8)),
+        "combine": Choice(("scale", "add")),
+    }
+    own = parse_space(TIMM_MAPPING).attention
+    assert dict(own.options("timm:sk")) == {"timm:sk.kernel_sizes": Choice(("3+5", "3+7"))}
+    assert dict(own.options("timm:gc"))["timm:gc.reduction"] == Choice((4, 2.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "architectures"),
+    # se: 8 gives the widths 2, 4, 8 and 4 others; of gc all four differ. The baseline is one.
+    [(TIMM_SPACE, 1 + 2 + 4), (TIMM_MAPPING, 1 + 2 * 2 * 2 + 2)],
+)
+def test_modules_of_timm_are_drawn(text, architectures):
+    data = DataFacts("fake", (3, 32, 32), 10, "", (1, 1, 1))
+    proposals = list(enumerate_proposals(parse_space(text), data))
+    drawn = {draw(proposal, data).architecture for proposal in proposals}
+    assert len(proposals) == len(drawn) == architectures
+    assert any(p.block == "timm:gc" for one in drawn for p in one.placements)
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        (("timm:gc", "timm:gcc"), ["unknown timm module 'timm:gcc'. Did you mean 'timm:gc'?"]),
+        (("timm:gc", "gc"), ["unknown block 'gc'. Did you mean 'timm:gc'? Blocks: none, se, "]),
+        (("scale, add", "scale, max"), ["timm:gc.combine: 'max' is none of them", "scale, add, b"]),
+        (("combine", "combin"), ["unknown key 'combin'. Did you mean 'combine'? Allowed: type"]),
+        (
+            ("combine: [scale, add]", "act: [geluu]"),
+            ["timm:gc.act: 'geluu' is none of them; allowed: relu, relu6"],
+        ),
+        (
+            ("combine: [scale, add]", "halo_size: 3"),
+            ["attention.halo_size changes nothing: it is an option of timm:halo, and"],
+        ),
+        (
+            ("combine: [scale, add]", "kernel_size: 3"),
+            ["attention.kernel_size changes nothing: it is an option of eca, cbam, triplet, and"],
+        ),
+    ],
+)
+def test_wrong_modules_and_options_of_timm_are_refused(change, messages):
+    said = refusal(text=TIMM_SPACE.replace(*change))
+    for message in messages:
+        assert message in said
+
+
+def test_options_of_a_module_in_a_mapping_are_checked():
+    said = refusal(text=TIMM_MAPPING.replace("kernel_sizes: [3+5", "kernel_sizes: [3+4"))
+    assert "timm:sk.kernel_sizes: '3+4' is no list of odd numbers from 3; allowed: two or" in said
+    said = refusal(text=TIMM_MAPPING.replace("kernel_sizes", "kernels"))
+    assert "timm:sk has no option 'kernels'. Did you mean 'kernel_sizes'?" in said
