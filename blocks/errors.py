@@ -7,6 +7,7 @@ The tree::
     |   `-- SiteError         a block cannot be put at this site (channels or map size)
     |-- BackboneError         an unknown backbone, or one without the site asked for
     |-- SpaceError            a space file that cannot be read or does not hold together
+    |-- CheckpointError       a file of weights that cannot be read or does not fit
     |-- DataError             a data set that is unknown or not there
     `-- StudyError            a study or database that cannot be opened, continued or shown
 
@@ -37,6 +38,10 @@ class BackboneError(ToolError):
 
 class SpaceError(ToolError):
     """A space file cannot be read or does not hold together."""
+
+
+class CheckpointError(ToolError):
+    """A file of weights cannot be read, or does not fit the network it is said to be."""
 
 
 class DataError(ToolError):

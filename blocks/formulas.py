@@ -30,6 +30,7 @@ from typing import Any
 
 from blocks.frequency import GRID, learnt_groups
 from blocks.options import (
+    CHANNELS_AXIS,
     GRID_WINDOW,
     MapShape,
     OptionValue,
@@ -37,6 +38,7 @@ from blocks.options import (
     coordinate_width,
     dct_shape,
     eca_kernel_size,
+    squeezed_sizes,
 )
 
 SIGMOID_FLOPS = 4
@@ -274,10 +276,14 @@ def triplet(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
 
 def _plane_gates(shape: MapShape, kernel: int = 7, *, spatial: bool = True) -> Cost:
     """Branches of triplet attention, each up to the scaled map."""
-    channels, height, width = shape.channels, shape.height, shape.width
-    planes = [channels * width, height * channels, height * width]
-    gates = [_plane_gate(shape, plane, kernel) for plane in planes]
+    gates = [_plane_gate(shape, plane, kernel) for plane in _planes(shape)]
     return total(gates if spatial else gates[:2])
+
+
+def _planes(shape: MapShape) -> list[int]:
+    """Sizes of the planes (C, W), (H, C) and (H, W)."""
+    channels, height, width = shape.channels, shape.height, shape.width
+    return [channels * width, height * channels, height * width]
 
 
 def _plane_gate(shape: MapShape, plane: int, kernel: int) -> Cost:
@@ -302,20 +308,40 @@ def triplet_then_squeeze(shape: MapShape, options: Mapping[str, OptionValue]) ->
 
 
 def triplet_of_squeezed(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
-    """TripSE2 and TripSE3: an SE at one end of every branch; 300 + 6 C h parameters."""
+    """TripSE2 and TripSE3: an SE at one end of every branch, 2 n h parameters for n numbers.
+
+    n = C: 300 + 6 C h parameters; rotated n = H, W, C: 300 + 2 (H h_H + W h_W + C h_C).
+    """
     joined = _joined(shape, 3, combine=str(options["combine"]))
-    squeeze = squeeze_excite(shape, {**options, "bias": False, "gate": "sigmoid"})
-    return _plane_gates(shape) + joined + total([squeeze] * 3)
+    numbers = shape.channels * shape.height * shape.width
+    mean_and_scale = _cost(0, 0, 2 * numbers)
+    squeezes = [
+        _squeezed(size, options) + _cost(0, 0, SIGMOID_FLOPS * size) + mean_and_scale
+        for size in squeezed_sizes(shape, options["axis"])
+    ]
+    return _plane_gates(shape) + joined + total(squeezes)
+
+
+def _squeezed(size: int, options: Mapping[str, OptionValue]) -> Cost:
+    """SE's two layers over this many numbers, without biases."""
+    return _two_layers(size, bottleneck_width(size, int(options["reduction"])), bias=False)
 
 
 def triplet_plus_squeeze(shape: MapShape, options: Mapping[str, OptionValue]) -> Cost:
-    """TripSE4: 300 + 6 C h parameters; with SE's part the (H, W) gate is as large as the map."""
+    """TripSE4: parameters as TripSE2; where SE's part is added, a plane's gate becomes a map's.
+
+    Over the channels that is the (H, W) gate's alone, rotated that of all three.
+    """
     channels, height, width = shape.channels, shape.height, shape.width
-    hidden = bottleneck_width(channels, int(options["reduction"]))
-    means = _cost(0, 0, channels * height * width)
-    own_sigmoid = _cost(0, 0, SIGMOID_FLOPS * channels if options["weights"] else 0)
-    squeeze = _two_layers(channels, hidden, bias=False) + means + own_sigmoid
-    added = channels * width + channels * height + channels * height * width
-    grown = SIGMOID_FLOPS * (channels - 1) * height * width
+    numbers = channels * height * width
+    planes = [height * width] if options["axis"] == CHANNELS_AXIS else _planes(shape)
+    kept = sum(_planes(shape)) - sum(planes)
+    added = kept + len(planes) * numbers
+    grown = SIGMOID_FLOPS * (len(planes) * numbers - sum(planes))
+    own_sigmoid = SIGMOID_FLOPS if options["weights"] else 0
+    squeezes = [
+        _squeezed(size, options) + _cost(0, 0, numbers + own_sigmoid * size)
+        for size in squeezed_sizes(shape, options["axis"])
+    ]
     joined = _joined(shape, 3, combine=str(options["combine"]))
-    return _plane_gates(shape) + joined + total([squeeze] * 3) + _cost(0, 0, added + grown)
+    return _plane_gates(shape) + joined + total(squeezes) + _cost(0, 0, added + grown)

@@ -25,7 +25,9 @@ from blocks.frequency import (
     GRID as FREQUENCY_GRID,
 )
 from blocks.options import (
+    CHANNELS_AXIS,
     GRIDS,
+    ROTATED_AXIS,
     Check,
     MapShape,
     Option,
@@ -34,6 +36,9 @@ from blocks.options import (
     coordinate_width,
     dct_shape,
     eca_kernel_size,
+    is_axis,
+    rotated_axis,
+    squeezed_sizes,
     window_grid,
 )
 
@@ -86,11 +91,25 @@ def _check_grid(value: OptionValue) -> str | None:
     return None if _is_int(value) and value in GRIDS else f"{value!r} is none of them"
 
 
+def _check_axis(value: OptionValue) -> str | None:
+    return None if is_axis(value) else f"{value!r} is none of them"
+
+
 def _widest_reduction(
     value: OptionValue, shape: MapShape, others: Mapping[str, OptionValue]
 ) -> OptionValue:
     """The largest reduction that gives the same squeezed width at this channel count."""
     return shape.channels // bottleneck_width(shape.channels, int(value))
+
+
+def _branch_reduction(
+    value: OptionValue, shape: MapShape, others: Mapping[str, OptionValue]
+) -> OptionValue:
+    """The largest reduction with the same width in every branch; beyond the largest side, that."""
+    sizes = squeezed_sizes(shape, others["axis"])
+    widths = {size: bottleneck_width(size, int(value)) for size in sizes}
+    bounds = [size // width for size, width in widths.items() if width > 1]
+    return min(bounds) if bounds else max(sizes)
 
 
 def _coordinate_reduction(
@@ -169,6 +188,13 @@ def _grid_in_use(
     return window_grid(shape) or value
 
 
+def _axis_in_use(
+    value: OptionValue, shape: MapShape, others: Mapping[str, OptionValue]
+) -> OptionValue:
+    """The map alone gives the size of rotated branches, whatever size was written."""
+    return CHANNELS_AXIS if value == CHANNELS_AXIS else rotated_axis(shape)
+
+
 def _heads_in_use(
     value: OptionValue, shape: MapShape, others: Mapping[str, OptionValue]
 ) -> OptionValue:
@@ -193,6 +219,7 @@ REDUCTION = Option(
     effect=_widest_reduction,
 )
 WIDE_REDUCTION = replace(REDUCTION, default=2, values=(2, 4, 8, 16))
+BRANCH_REDUCTION = replace(REDUCTION, effect=_branch_reduction)
 COORDINATE_REDUCTION = Option(
     "reduction",
     default=32,
@@ -367,3 +394,14 @@ BLOCK_COMBINE = choice(
     *("sum", "mean", "max", "concat"),
 )
 WEIGHTS = flag("weights", "whether SE's part is added after a sigmoid of its own")
+AXIS = Option(
+    "axis",
+    default=CHANNELS_AXIS,
+    values=(CHANNELS_AXIS, ROTATED_AXIS),
+    meaning="what SE squeezes in a branch: channels, or what its rotation brings first (height,"
+    " width, channels), for one size of the map alone; at a site the map sets it",
+    allowed="channels, rotated, or with the size of the map such as rotated:14x14",
+    check=_check_axis,
+    effect=_axis_in_use,
+    neutral=CHANNELS_AXIS,
+)

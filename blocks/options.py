@@ -7,6 +7,7 @@ Pure arithmetic: no torch.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ OptionValue = bool | int | float | str
 
 GRID_WINDOW = 7
 GRIDS = (1, 2, 4, 8)
+CHANNELS_AXIS = "channels"
+ROTATED_AXIS = "rotated"
 
 
 @dataclass(frozen=True)
@@ -130,3 +133,41 @@ def dct_shape(shape: MapShape, dct_size: OptionValue) -> tuple[int, int]:
     if dct_size == "map":
         return shape.height, shape.width
     return int(dct_size), int(dct_size)
+
+
+_ROTATED = re.compile(rf"{ROTATED_AXIS}:([1-9]\d{{0,4}})x([1-9]\d{{0,4}})")
+
+
+def is_axis(value: OptionValue) -> bool:
+    """Whether this is "channels", "rotated", or "rotated" with a map's size: "rotated:14x14"."""
+    return value in (CHANNELS_AXIS, ROTATED_AXIS) or _ROTATED.fullmatch(str(value)) is not None
+
+
+def rotated_size(axis: str) -> tuple[int, int]:
+    """Height and width in "rotated:HEIGHTxWIDTH".
+
+    Raises:
+        BlockError: There is no size, on which the weights depend.
+    """
+    match = _ROTATED.fullmatch(axis)
+    if match is None:
+        raise BlockError(
+            f"axis {axis!r}: weights of rotated branches depend on the map's height and width;"
+            f" write them, such as {ROTATED_AXIS}:14x14, or place the block at a site, whose map"
+            " gives them"
+        )
+    return int(match[1]), int(match[2])
+
+
+def rotated_axis(shape: MapShape) -> str:
+    """The spelling of "rotated" at a map; one number has one axis."""
+    if shape.channels == shape.height == shape.width == 1:
+        return CHANNELS_AXIS
+    return f"{ROTATED_AXIS}:{shape.height}x{shape.width}"
+
+
+def squeezed_sizes(shape: MapShape, axis: OptionValue) -> tuple[int, int, int]:
+    """The dimension that SE squeezes in TripSE2 to TripSE4's branches cw, hc and hw."""
+    if axis == CHANNELS_AXIS:
+        return shape.channels, shape.channels, shape.channels
+    return shape.height, shape.width, shape.channels

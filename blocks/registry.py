@@ -21,9 +21,11 @@ from blocks.errors import BlockError, listing, suggestion
 from blocks.frequency import group_count
 from blocks.option_table import (
     AUTHORS,
+    AXIS,
     BIAS,
     BLOCK_COMBINE,
     BRANCH_COMBINE,
+    BRANCH_REDUCTION,
     COORDINATE_REDUCTION,
     DCT_SIZE,
     ECA_KERNEL,
@@ -216,7 +218,7 @@ _BUILT_IN = (
         "blocks.tripse:TripSE2",
         "TripSE2, triplet attention with Squeeze-and-Excitation before every gate",
         "2505.05943",
-        (REDUCTION, BRANCH_COMBINE),
+        (BRANCH_REDUCTION, BRANCH_COMBINE, AXIS),
         formulas.triplet_of_squeezed,
     ),
     BlockSpec(
@@ -224,7 +226,7 @@ _BUILT_IN = (
         "blocks.tripse:TripSE3",
         "TripSE3, triplet attention with Squeeze-and-Excitation after every gate",
         "2505.05943",
-        (REDUCTION, BRANCH_COMBINE),
+        (BRANCH_REDUCTION, BRANCH_COMBINE, AXIS),
         formulas.triplet_of_squeezed,
     ),
     BlockSpec(
@@ -232,7 +234,7 @@ _BUILT_IN = (
         "blocks.tripse:TripSE4",
         "TripSE4, triplet attention with Squeeze-and-Excitation inside every gate",
         "2505.05943",
-        (REDUCTION, BRANCH_COMBINE, WEIGHTS),
+        (BRANCH_REDUCTION, BRANCH_COMBINE, WEIGHTS, AXIS),
         formulas.triplet_plus_squeeze,
     ),
     BlockSpec(

@@ -4,9 +4,9 @@ arXiv:2505.05943, without published code; where the description leaves a choice,
 made here: three branches as in ``blocks.triplet`` (7 x 7, batch norm), averaged as there (``sum``
 is an option), SE without biases, 16 times narrower and never under 1 wide. In TripSE2 to TripSE4
 every branch has an SE of its own over the map's channels, not over the dimension that the branch's
-rotation brings to their place: the weights then do not depend on the input's size. There is no
-further SE after the branches. As in ``blocks.triplet`` nothing is turned, and the map is scaled
-once.
+rotation brings to their place (``axis="rotated:HxW"``, ``blocks.rotated``): the weights then do not
+depend on the input's size. There is no further SE after the branches. As in ``blocks.triplet``
+nothing is turned, and the map is scaled once.
 """
 
 # Shape letters: B batch, C channels, H height, W width.
@@ -18,7 +18,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from blocks.options import bottleneck_width
+from blocks.options import CHANNELS_AXIS, bottleneck_width
+from blocks.rotated import RotatedPlanePlusSqueeze, RotatedPlaneThenSqueeze, RotatedSqueezeThenPlane
 from blocks.squeeze_excite import SqueezeExcite
 from blocks.triplet import POOL_CHANNELS, POOL_HEIGHT, POOL_WIDTH, PlaneGate, scaled
 
@@ -141,7 +142,7 @@ class ThreeBranches(nn.Module):
         combine: "mean" or "sum" of the three branches.
     """
 
-    def __init__(self, branch: Callable[[int], SqueezedPlaneGate], *, combine: str) -> None:
+    def __init__(self, branch: Callable[[int], PlaneGate], *, combine: str) -> None:
         super().__init__()
         self.combine = combine
         self.cw = branch(POOL_HEIGHT)
@@ -161,10 +162,24 @@ class TripSE2(ThreeBranches):
         channels: Channels of the feature map; kept by the output.
         reduction: How many times narrower the squeezed layers are.
         combine: "mean" or "sum" of the three branches.
+        axis: What SE squeezes: "channels", or "rotated:HxW" for maps of H x W pixels alone.
+
+    Raises:
+        BlockError: The axis is "rotated" without a size.
     """
 
-    def __init__(self, channels: int, *, reduction: int = 16, combine: str = "mean") -> None:
-        branch = partial(SqueezeThenPlane, channels=channels, reduction=reduction)
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        combine: str = "mean",
+        axis: str = CHANNELS_AXIS,
+    ) -> None:
+        sizes = {"channels": channels, "reduction": reduction}
+        branch: Callable[[int], PlaneGate] = partial(SqueezeThenPlane, **sizes)
+        if axis != CHANNELS_AXIS:
+            branch = partial(RotatedSqueezeThenPlane, **sizes, axis=axis)
         super().__init__(branch, combine=combine)
 
 
@@ -175,10 +190,24 @@ class TripSE3(ThreeBranches):
         channels: Channels of the feature map; kept by the output.
         reduction: How many times narrower the squeezed layers are.
         combine: "mean" or "sum" of the three branches.
+        axis: What SE squeezes: "channels", or "rotated:HxW" for maps of H x W pixels alone.
+
+    Raises:
+        BlockError: The axis is "rotated" without a size.
     """
 
-    def __init__(self, channels: int, *, reduction: int = 16, combine: str = "mean") -> None:
-        branch = partial(PlaneThenSqueeze, channels=channels, reduction=reduction)
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        combine: str = "mean",
+        axis: str = CHANNELS_AXIS,
+    ) -> None:
+        sizes = {"channels": channels, "reduction": reduction}
+        branch: Callable[[int], PlaneGate] = partial(PlaneThenSqueeze, **sizes)
+        if axis != CHANNELS_AXIS:
+            branch = partial(RotatedPlaneThenSqueeze, **sizes, axis=axis)
         super().__init__(branch, combine=combine)
 
 
@@ -190,10 +219,23 @@ class TripSE4(ThreeBranches):
         reduction: How many times narrower the squeezed layers are.
         combine: "mean" or "sum" of the three branches.
         weights: Whether SE's part is added after a sigmoid of its own.
+        axis: What SE squeezes: "channels", or "rotated:HxW" for maps of H x W pixels alone.
+
+    Raises:
+        BlockError: The axis is "rotated" without a size.
     """
 
     def __init__(
-        self, channels: int, *, reduction: int = 16, combine: str = "mean", weights: bool = False
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        combine: str = "mean",
+        weights: bool = False,
+        axis: str = CHANNELS_AXIS,
     ) -> None:
-        branch = partial(PlanePlusSqueeze, channels=channels, reduction=reduction, weights=weights)
+        sizes = {"channels": channels, "reduction": reduction}
+        branch: Callable[[int], PlaneGate] = partial(PlanePlusSqueeze, **sizes, weights=weights)
+        if axis != CHANNELS_AXIS:
+            branch = partial(RotatedPlanePlusSqueeze, **sizes, axis=axis, weights=weights)
         super().__init__(branch, combine=combine)

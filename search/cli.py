@@ -19,6 +19,8 @@ from rich.text import Text
 from blocks.errors import StudyError, ToolError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from search.engine import StudyResult
 
 STORAGE = "sqlite:///studies.db"
@@ -281,11 +283,31 @@ def blocks(
     include: Annotated[
         list[str] | None, typer.Option(help="A Python file with your own blocks.", metavar="PATH")
     ] = None,
+    load: Annotated[
+        str | None, typer.Option(help="A file of published weights, to load.", metavar="FILE")
+    ] = None,
+    load_as: Annotated[
+        str | None,
+        typer.Option("--as", help="The attention block of these weights.", metavar="BLOCK"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="An option that the file does not say: heads=4.", metavar="OPTION=VALUE"
+        ),
+    ] = None,
+    written: Annotated[
+        str | None,
+        typer.Option("--output", help="Write the loaded network here.", metavar="F.safetensors"),
+    ] = None,
     form: DataFormat = "table",
 ) -> None:
     """List the blocks and their options; with a backbone, what each costs or where it can go.
 
-    Examples: search blocks; search blocks --backbone resnet50; search blocks --sites resnet18
+    With --load, build the network that a file of published weights is of, and say what it is.
+
+    Examples: search blocks; search blocks --backbone resnet50; search blocks --sites resnet18;
+    search blocks --load fcanet50.pth --as fca --output fcanet50.safetensors
     """
     from blocks.backbone import backbone as row_of
     from blocks.backbone import names, site_table
@@ -296,6 +318,14 @@ def blocks(
     for path in include or ():
         bring_in(path)
     name = backbone_option or backbone
+    if load is not None or load_as or settings or written:
+        if load is None or load_as is None or name is not None or sites or classes:
+            raise StudyError(
+                "--load FILE and --as BLOCK go together, with --set, --output and --input alone:"
+                " search blocks --load fcanet50.pth --as fca"
+            )
+        _load_weights(load, load_as, settings or (), shape, written, form)
+        return
     if name is None:
         if sites:
             raise StudyError(f"--sites needs a backbone: {', '.join(names())}")
@@ -313,6 +343,26 @@ def blocks(
     title = f"{name} ({row_of(name).title}), {size}, {table.classes} classes: {what}"
     shown = [[f"{v:,}" if isinstance(v, int) else v or "" for v in row.values()] for row in rows]
     output.results.print(output.table(title, list(rows[0]), shown))
+
+
+def _load_weights(
+    path: str,
+    block: str,
+    settings: Sequence[str],
+    shape: str | None,
+    written: str | None,
+    form: str,
+) -> None:
+    from search import catalogue, output, weights
+
+    given = catalogue.parse_input(shape) if shape else None
+    data = weights.load_data(path, block, settings=settings, shape=given, output=written)
+    if form == "json":
+        output.emit(output.json_text(data))
+        return
+    output.results.print(output.table("", ("", path), weights.facts(data)))
+    rows = [(row["theirs"], row["ours"], row["tensors"]) for row in data["renamed"]]
+    output.results.print(output.table("Names", ("in the file", "here", "tensors"), rows))
 
 
 def _print_blocks(rows: list[dict[str, Any]], form: str) -> None:

@@ -47,6 +47,8 @@ def test_a_wrong_import_would_be_seen(tmp_path):
 @pytest.mark.parametrize(
     "module",
     [
+        "blocks.published",
+        "search.weights",
         "search.cli",
         "search.study",
         "search.show",

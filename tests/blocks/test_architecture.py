@@ -378,6 +378,8 @@ def test_classes_and_image_channels_are_not_part_of_the_architecture():
 
 def function_of(name, shape, options):
     """Shapes of the parameters and the output on a fixed input with fixed parameters."""
+    if options.get("axis") == "rotated":
+        options = {**options, "axis": f"rotated:{shape.height}x{shape.width}"}
     block = registry.create(name, shape.channels, **options).eval().double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -415,12 +417,21 @@ GRIDS = {
     "coord": {"reduction": (1, 2, 3, 4, 5, 31, 32, 64)},
     "triplet": {"kernel_size": (3, 7), "spatial": (True, False)},
     "tripse1": {"reduction": (1, 4, 15, 16, 64), "combine": ("mean", "sum")},
-    "tripse2": {"reduction": (1, 4, 15, 16, 64), "combine": ("mean", "sum")},
-    "tripse3": {"reduction": (1, 4, 15, 16, 64), "combine": ("mean", "sum")},
+    "tripse2": {
+        "reduction": (1, 4, 15, 16, 64),
+        "combine": ("mean", "sum"),
+        "axis": ("channels", "rotated"),
+    },
+    "tripse3": {
+        "reduction": (1, 4, 15, 16, 64),
+        "combine": ("mean", "sum"),
+        "axis": ("channels", "rotated"),
+    },
     "tripse4": {
         "reduction": (1, 4, 15, 16, 64),
         "combine": ("mean", "sum"),
         "weights": (False, True),
+        "axis": ("channels", "rotated"),
     },
 }
 

@@ -25,6 +25,8 @@ EVERY_VALUE = pytest.mark.parametrize(
 )
 
 
+SET_BY_THE_MAP = ("grid", "axis")
+
 # What a gradient cannot reach, by mathematics: adding one number to all similarities of a pixel
 # leaves its softmax as it is, and a norm in training takes away what is added to a whole channel.
 NO_GRADIENT = {
@@ -60,7 +62,8 @@ def make(name, size=(7, 7), channels=CHANNELS, seed=0, **options):
     """A block for a map, with all of its numbers drawn anew: CBAM's norm starts with scale 0."""
     generator = torch.Generator().manual_seed(seed)
     at_the_map = registry.spec(name).in_use(options, MapShape(channels, *size))
-    block = registry.create(name, channels, **{**at_the_map, **options})
+    literal = {option: value for option, value in options.items() if option not in SET_BY_THE_MAP}
+    block = registry.create(name, channels, **{**at_the_map, **literal})
     with torch.no_grad():
         for key, tensor in block.state_dict().items():
             if tensor.is_floating_point():

@@ -149,6 +149,24 @@ BY_HAND += [
 ]
 
 
+# 64 channels on 5 x 9 pixels, 2880 numbers, planes of 576, 320 and 45; r = 4: 1, 2 and 16 wide, so
+# 5 + 18 + 1024 = 1047 weights each way, 78 logits. TripSE4's three gates are as large as the map.
+ROTATED = {"axis": "rotated", "reduction": 4}
+WIDE = 6 * 2880 - 941 + 2 * 98 * 941 + 6 * 941 + 3 * 2880 + 3 * 2880
+LAYERS = 4 * 1047 + 19
+ROTATED_BY_HAND = [
+    ("tripse2", WIDE + 3 * 2 * 2880 + LAYERS + 4 * 78),
+    ("tripse3", WIDE + 3 * 2 * 2880 + LAYERS + 4 * 78),
+    ("tripse4", WIDE + 3 * 2880 + LAYERS + 3 * 2880 + 4 * (3 * 2880 - 941)),
+]
+
+
+@pytest.mark.parametrize(("block", "flops"), ROTATED_BY_HAND)
+def test_costs_of_rotated_branches_worked_out_by_hand(block, flops):
+    params, macs = 300 + 2 * 1047, 98 * 941 + 2 * 1047
+    assert cost_of(block, (64, 5, 9), **ROTATED) == Cost(params, params, macs, flops)
+
+
 @pytest.mark.parametrize(("block", "options", "expected"), BY_HAND)
 def test_costs_worked_out_by_hand(block, options, expected):
     params, macs, flops = expected
@@ -206,6 +224,10 @@ CASES = [
     ("tripse4", {}),
     ("tripse4", {"reduction": 4, "combine": "sum"}),
     ("tripse4", {"weights": True}),
+    ("tripse2", {"axis": "rotated"}),
+    ("tripse3", {"axis": "rotated", "reduction": 4, "combine": "sum"}),
+    ("tripse4", {"axis": "rotated"}),
+    ("tripse4", {"axis": "rotated", "weights": True, "reduction": 2}),
     *(
         ("parallel", {"blocks": "se + cbam", "combine": c})
         for c in ("sum", "mean", "max", "concat")
@@ -228,6 +250,8 @@ def test_formula_equals_the_count_of_the_operators(block, options, shape):
         pytest.skip(f"{block} cannot stand at {shape}")
     at_the_map = row.in_use(options, MapShape(*shape))
     if block in LITERAL:
+        if "axis" in options:
+            options = {**options, "axis": at_the_map["axis"]}
         built = LITERAL[block](shape[0], **options)
     else:
         built = registry.create(block, shape[0], **{**at_the_map, **options}).eval().to("meta")

@@ -76,6 +76,12 @@ REFUSED = [
     ("triplet", "spatial", [1, "no"]),
     ("tripse1", "combine", ["max", "Mean", 1, True]),
     ("tripse4", "weights", [1, "yes"]),
+    (
+        "tripse2",
+        "axis",
+        ["Rotated", "rotated:", "rotated:0x3", "rotated:3x", 1, True],
+    ),
+    ("tripse3", "axis", ["spatial", "rotated:3", "rotated:3x4x5", "channels:3x4", None]),
     ("simam", "energy_lambda", [0, -0.1, math.inf, math.nan, "0.1", True, None]),
 ]
 
@@ -152,3 +158,34 @@ def test_lambda_is_one_number_and_none_on_one_pixel():
 def test_dct_shape():
     assert dct_shape(MapShape(8, 5, 9), "map") == (5, 9)
     assert dct_shape(MapShape(8, 5, 9), 7) == (7, 7)
+
+
+# 64 channels on 6 x 40 pixels: SE in the three branches is h // r, w // r and c // r wide.
+@pytest.mark.parametrize(
+    ("reduction", "effective"),
+    [
+        (1, 1),
+        (2, 2),  # 3, 20, 32
+        (4, 4),  # 1, 10, 16
+        (5, 5),  # 1, 8, 12
+        (15, 16),  # 1, 2, 4 as at 16
+        (16, 16),
+        (17, 20),  # 1, 2, 3
+        (21, 21),  # 1, 1, 3
+        (22, 32),  # 1, 1, 2
+        (33, 64),  # 1, 1, 1
+        (1000, 64),
+    ],
+)
+def test_reduction_in_use_of_rotated_branches_keeps_all_three_widths(reduction, effective):
+    found = in_use("tripse2", (64, 6, 40), reduction=reduction, axis="rotated")
+    assert found == {"reduction": effective, "axis": "rotated:6x40"}
+    for size in (6, 40, 64):
+        assert bottleneck_width(size, reduction) == bottleneck_width(size, effective)
+
+
+def test_axis_carries_the_size_of_the_map_whatever_was_written():
+    for written in ("rotated", "rotated:5x9", "rotated:7x7"):
+        assert in_use("tripse4", (64, 5, 9), axis=written)["axis"] == "rotated:5x9"
+    assert "axis" not in in_use("tripse4", (64, 5, 9), axis="channels")
+    assert "axis" not in in_use("tripse4", (1, 1, 1), axis="rotated")  # the same three numbers

@@ -73,6 +73,8 @@ def signature(name, size, **options):
     """Shapes of the parameters, and the output on a fixed input with fixed parameters."""
     if name == "rgse":
         size = 7 * options.get("grid", 1)  # a number of windows is a size of the map
+    if options.get("axis") == "rotated":
+        options["axis"] = f"rotated:{size}x{size}"
     block = registry.create(name, 64, **options).eval().double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

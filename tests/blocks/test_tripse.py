@@ -4,6 +4,12 @@ import pytest
 import torch
 from literal import LITERAL, assert_equal_to_the_letter, drawn
 
+from blocks import registry
+from blocks.architecture import Architecture, Placement, architecture_cost, resolve
+from blocks.backbone import site_table
+from blocks.build import build_network
+from blocks.cost import measure_cost
+from blocks.errors import BlockError, SiteError
 from blocks.tripse import TripSE1, TripSE2, TripSE3, TripSE4
 
 BLOCKS = {"tripse1": TripSE1, "tripse2": TripSE2, "tripse3": TripSE3, "tripse4": TripSE4}
@@ -102,3 +108,85 @@ def test_parameters(name, channels, reduction, hidden):
     layers = 1 if name == "tripse1" else 3
     expected = 300 + layers * 2 * channels * hidden
     assert sum(p.numel() for p in block.parameters()) == expected
+
+
+# SE over what a branch's rotation brings first ---------------------------------------------------
+
+ROTATED_CASES = [case for case in CASES if case[0] != "tripse1"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("name", "options"), ROTATED_CASES)
+def test_rotated_branches_equal_the_turned_maps(name, options, size, training):
+    options = {"reduction": 2, "axis": f"rotated:{size[0]}x{size[1]}", **options}
+    block = drawn(BLOCKS[name](8, **options)).train(training)
+    x = torch.randn(3, 8, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    assert_equal_to_the_letter(block, LITERAL[name](8, **options), x)
+
+
+# One channel of 2 x 1 pixels, 1 and 3; planes' logits 0. The rows' SE is 2 wide: logits ln 3 and 0,
+# so that row 1 is scaled by 3/4 and row 2 by 1/2, in the first branch alone.
+def test_rotated_branch_worked_out_by_hand():
+    block = TripSE2(1, reduction=1, axis="rotated:2x1").double().eval()
+    with torch.no_grad():
+        for branch in (block.cw, block.hc, block.hw):
+            branch.conv.weight.zero_()
+            branch.excite.weight.zero_()
+        block.cw.squeeze.weight.copy_(torch.eye(2))
+        block.cw.excite.weight[0, 0] = LN3  # of the first row's mean, 1
+    x = torch.tensor([1.0, 3.0], dtype=torch.float64).reshape(1, 1, 2, 1)
+    # Half (the plane) of 3/4 and of 1/2; the two other branches give half of a half.
+    expected = [(0.375 + 0.25 + 0.25) / 3, 3 * (0.25 + 0.25 + 0.25) / 3]
+    assert block(x).flatten().tolist() == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("name", ["tripse2", "tripse3", "tripse4"])
+def test_parameters_of_rotated_branches(name):
+    # 300 + 2 (C h_C + H h_H + W h_W), 7 // 4 = 1, 20 // 4 = 5, 64 // 4 = 16.
+    block = registry.create(name, 64, reduction=4, axis="rotated:7x20")
+    assert sum(p.numel() for p in block.parameters()) == 300 + 2 * (64 * 16 + 7 * 1 + 20 * 5)
+
+
+@pytest.mark.parametrize("name", ["tripse2", "tripse3", "tripse4"])
+def test_rotated_branches_need_a_size(name):
+    with pytest.raises(BlockError, match=r"axis 'rotated': .*write them, such as rotated:14x14"):
+        registry.create(name, 64, axis="rotated")
+
+
+@pytest.mark.parametrize("name", ["tripse2", "tripse3", "tripse4"])
+@pytest.mark.parametrize("size", [(4, 5), (5, 5), (1, 1)])
+def test_rotated_branches_refuse_maps_of_another_size(name, size):
+    block = registry.create(name, 8, axis="rotated:5x4")
+    message = rf"rotated:5x4 takes maps of 5 x 4, not of {size[0]} x {size[1]}"
+    with pytest.raises(SiteError, match=message):
+        block(torch.zeros(1, 8, *size))
+
+
+@pytest.mark.parametrize("name", ["tripse2", "tripse3", "tripse4"])
+def test_a_network_takes_the_sizes_of_its_own_maps(name):
+    written = Architecture("resnet20", (Placement("stage", name, {"axis": "rotated"}),))
+    sites = site_table("resnet20", (3, 24, 36), 10)
+    resolved = resolve(written, sites)
+    axes = [dict(placement.options)["axis"] for placement in resolved.placements]
+    assert axes == ["rotated:24x36", "rotated:12x18", "rotated:6x9"]
+    assert resolved != resolve(Architecture("resnet20", (Placement("stage", name),)), sites)
+    network = build_network(resolved, seed=0).eval()
+    assert measure_cost(network, (3, 24, 36)) == architecture_cost(resolved, sites)
+    assert network(torch.zeros(1, 3, 24, 36)).shape == (1, 10)
+    with pytest.raises(SiteError, match="rotated:24x36 takes maps of 24 x 36, not of 32 x 32"):
+        network(torch.zeros(1, 3, 32, 32))
+    # Written with one size and built at another, a network takes the maps that it has there.
+    other = build_network(resolved, input_size=32).eval()
+    assert other(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+# Changing it orphans stored results: see test_digests_are_the_ones_in_stored_results.
+def test_the_channels_axis_stays_out_of_the_identity():
+    sites = site_table("resnet20", (3, 32, 32), 10)
+    plain, named = (
+        resolve(Architecture("resnet20", (Placement("stage", "tripse2", options),)), sites)
+        for options in ({}, {"axis": "channels"})
+    )
+    assert plain == named
+    assert plain.digest == "a1-1f2ae2f9dce197d7b220805abd9b1aaf"

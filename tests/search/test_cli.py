@@ -12,8 +12,12 @@ import sys
 import time
 from pathlib import Path
 
+import authors
 import optuna
 import pytest
+import torch
+
+from blocks.weight_file import open_network
 
 SPACE = """
 backbone: resnet20
@@ -267,6 +271,63 @@ def test_doctor_finds_this_machine_well(tmp_path):
     done = search("doctor", "--format", "json", cwd=tmp_path, check=0)
     states = {row["what"]: row["state"] for row in json.loads(done.stdout)}
     assert states["torch"] == states["data digits"] == states["package names"] == "ok"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of weights as CNNtention's authors would have it, with its network."""
+    network = authors.SmallResNet(authors.MultiHead).eval()
+    path = tmp_path_factory.mktemp("weights") / "mha.pth"
+    torch.save({"epoch": 1, "state_dict": network.state_dict()}, path)
+    return path, network
+
+
+def test_published_weights_are_loaded_described_and_written(weights, tmp_path):
+    path, network = weights
+    arguments = ("blocks", "--load", path, "--as", "mha", "--set", "heads=4")
+    done = search(*arguments, "--output", "a.safetensors", cwd=tmp_path, check=0)
+    for words in ("AttentionSeekers/CNNtention", "resnet20 + mha stage heads=4", "291,677"):
+        assert words in done.stdout
+    assert re.search(r"att\{S\}\.query\.\{P\} +stage: key\.\{P\} +6", done.stdout)
+    opened = open_network(tmp_path / "a.safetensors")
+    assert torch.equal(opened.fc.weight, network.fc.weight)
+
+    data = json.loads(search(*arguments, "--format", "json", cwd=tmp_path, check=0).stdout)
+    assert (data["params"], data["classes"], data["input"]) == (291_677, 10, [3, 32, 32])
+    assert sum(row["tensors"] for row in data["renamed"]) == len(network.state_dict())
+    assert {"theirs": "att{S}.weights", "ours": "stage: gamma", "tensors": 3} in data["renamed"]
+    assert [row["options"] for row in data["placements"]] == [{"heads": 4}] * 3
+    assert data["written"] is None
+
+
+TOGETHER = "--load FILE and --as BLOCK go together"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--as", "se"), "--load FILE and --as BLOCK go together"),
+        (("--load", "WEIGHTS"), "--load FILE and --as BLOCK go together"),
+        (
+            ("--load", "WEIGHTS", "--as", "mha", "resnet20"),
+            "--load FILE and --as BLOCK go together",
+        ),
+        (("--output", "a.safetensors"), "--load FILE and --as BLOCK go together"),
+        (("--load", "none.pth", "--as", "mha"), "none.pth: there is no such file"),
+        (("--load", "WEIGHTS", "--as", "eca"), "--as mha"),
+        (("--load", "WEIGHTS", "--as", "coord"), "MobileNetV2"),
+        (("--load", "WEIGHTS", "--as", "mha", "--set", "heads"), "write OPTION=VALUE"),
+        (("--load", "WEIGHTS", "--as", "mha", "--set", "heads=3"), "3 equal heads"),
+        (("--load", "WEIGHTS", "--as", "mha", "--input", "1x32x32"), "takes images of 3"),
+        (("--load", "WEIGHTS", "--as", "mha", "--output", "a.pt"), "must end in .safetensors"),
+    ],
+)
+def test_weights_that_cannot_be_loaded_are_wrong_usage(arguments, words, weights, tmp_path):
+    given = [weights[0] if a == "WEIGHTS" else a for a in arguments]
+    done = search("blocks", *given, cwd=tmp_path, check=2)
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
 
 
 def test_own_blocks_work_like_built_in_ones(tmp_path):

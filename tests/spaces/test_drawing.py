@@ -3,6 +3,7 @@ import random
 
 import pytest
 
+from blocks.architecture import architecture_cost
 from blocks.backbone import site_table
 from blocks.errors import SiteError, SpaceError
 from blocks.formulas import Cost
@@ -130,6 +131,20 @@ def test_every_stage_is_asked_for_itself():
         "stage3": 4,
         "stem": 8,
     }
+
+
+def test_rotated_branches_are_drawn_for_the_maps_of_their_sites():
+    space = space_of("{type: {tripse2: {axis: [channels, rotated]}}, placement: stage}")
+    drawn = [draw(proposal, AT_14) for proposal in enumerate_proposals(space, AT_14)]
+    axes = [
+        [dict(p.options).get("axis") for p in candidate.architecture.placements]
+        for candidate in drawn
+    ]
+    assert axes == [[None] * 3, ["rotated:14x14", "rotated:7x7", "rotated:4x4"]]
+    sites = site_table("resnet20", (1, 14, 14), 10)
+    plain, rotated = (architecture_cost(one.architecture, sites).params for one in drawn)
+    # SE of 14 rows, 14 columns; of 7 and 7; of 4 and 4, all 1 wide, in place of 16, 32 and 64.
+    assert plain - rotated == 2 * 2 * (16 * 1 + 32 * 2 + 64 * 4) - 2 * 2 * (14 + 7 + 4)
 
 
 def test_options_of_one_block_carry_its_name():

@@ -14,31 +14,34 @@ TURNS = {"cw": (0, 2, 1, 3), "hc": (0, 3, 2, 1), "hw": (0, 1, 2, 3)}  # each its
 class Branch(nn.Module):
     """Turn, gate the turned map, turn back; SE ("before", "after", "inside" the gate) or none."""
 
-    def __init__(self, turn, kernel_size=7, channels=None, reduction=None, se=None, weights=False):
+    def __init__(
+        self, turn, kernel_size=7, squeezed=None, reduction=None, se=None, weights=False, axis=None
+    ):
         super().__init__()
-        self.turn, self.se, self.weights = turn, se, weights
+        self.turn, self.se, self.weights, self.axis = turn, se, weights, axis
         self.conv = nn.Conv2d(2, 1, kernel_size, padding=(kernel_size - 1) // 2, bias=False)
         self.norm = nn.BatchNorm2d(1, eps=1e-5, momentum=0.01)
         if se is not None:
-            hidden = max(1, channels // reduction)
-            self.squeeze = nn.Linear(channels, hidden, bias=False)
-            self.excite = nn.Linear(hidden, channels, bias=False)
+            hidden = max(1, squeezed // reduction)
+            self.squeeze = nn.Linear(squeezed, hidden, bias=False)
+            self.excite = nn.Linear(hidden, squeezed, bias=False)
 
     def forward(self, x):
         z = x.permute(self.turn).contiguous()
         if self.se == "before":
-            z = z * torch.sigmoid(self.channel_logits(z))
+            z = z * torch.sigmoid(self.vector_logits(z))
         logits = self.norm(self.conv(torch.stack((z.max(dim=1).values, z.mean(dim=1)), dim=1)))
         if self.se == "inside":
-            added = self.channel_logits(z)
+            added = self.vector_logits(z)
             logits = logits + (torch.sigmoid(added) if self.weights else added)
         z = z * torch.sigmoid(logits)
         if self.se == "after":
-            z = z * torch.sigmoid(self.channel_logits(z))
+            z = z * torch.sigmoid(self.vector_logits(z))
         return z.permute(self.turn).contiguous()
 
-    def channel_logits(self, z):
-        axis = self.turn.index(1)  # where the map's channels are now
+    def vector_logits(self, z):
+        # Over what the turn has brought first, or over the channels, wherever they are now.
+        axis = 1 if self.axis == "rotated" else self.turn.index(1)
         others = [dim for dim in (1, 2, 3) if dim != axis]
         logits = self.excite(torch.relu(self.squeeze(z.mean(dim=others))))
         shape = [logits.shape[0], 1, 1, 1]
@@ -65,11 +68,24 @@ def joined(maps, combine):
 
 
 class TripSE(nn.Module):
-    def __init__(self, channels, *, se, reduction=16, combine="mean", weights=False):
+    def __init__(
+        self, channels, *, se, reduction=16, combine="mean", weights=False, axis="channels"
+    ):
         super().__init__()
         self.combine = combine
+        squeezed = {"cw": channels, "hc": channels, "hw": channels}
+        axis, _, size = axis.partition(":")
+        if axis == "rotated":
+            squeezed["cw"], squeezed["hc"] = map(int, size.split("x"))
         for name, turn in TURNS.items():
-            branch = Branch(turn, channels=channels, reduction=reduction, se=se, weights=weights)
+            branch = Branch(
+                turn,
+                squeezed=squeezed[name],
+                reduction=reduction,
+                se=se,
+                weights=weights,
+                axis=axis,
+            )
             self.add_module(name, branch)
 
     def forward(self, x):
