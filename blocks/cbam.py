@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from blocks.norm import BatchNorm2d
 from blocks.options import bottleneck_width
 
 
@@ -34,7 +35,7 @@ class ConvolutionalBlockAttention(nn.Module):
         self.squeeze = nn.Linear(channels, squeezed)
         self.excite = nn.Linear(squeezed, channels)
         self.spatial = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
-        self.norm = nn.BatchNorm2d(1, momentum=0.01) if norm else nn.Identity()
+        self.norm = BatchNorm2d(1, momentum=0.01) if norm else nn.Identity()
         nn.init.zeros_(self.squeeze.bias)
         nn.init.zeros_(self.excite.bias)
         nn.init.kaiming_normal_(self.spatial.weight, mode="fan_out")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from blocks.norm import BatchNorm2d
 from blocks.options import coordinate_width
 
 
@@ -31,7 +32,7 @@ class CoordinateAttention(nn.Module):
         super().__init__()
         squeezed = coordinate_width(channels, reduction)
         self.squeeze = nn.Conv2d(channels, squeezed, kernel_size=1)
-        self.norm = nn.BatchNorm2d(squeezed)
+        self.norm = BatchNorm2d(squeezed)
         self.excite_rows = nn.Conv2d(squeezed, channels, kernel_size=1)
         self.excite_columns = nn.Conv2d(squeezed, channels, kernel_size=1)
 

@@ -378,16 +378,34 @@ def create(name: str, channels: int, **options: OptionValue) -> nn.Module:
             raise BlockError(f"none has no option {next(iter(options))!r}: it has no options")
         return nn.Identity()
     row = spec(name)
-    if channels < 1:
-        raise BlockError(f"{name}: {channels} channels; a map has 1 or more")
     complete = row.complete({k: v for k, v in options.items() if k != "code" or not row.code})
-    block = block_class(name)(channels, **row.module_options(complete))
-    if complete[RESIDUAL.name]:
-        from blocks.residual import Residual
-
-        block = Residual(block)
+    block = assemble(row, block_class(name), channels, complete)
     block.attention_block = (name, tuple(complete.items()))  # type: ignore[assignment]
     return block
+
+
+def assemble(
+    row: BlockSpec, block: type[nn.Module], channels: int, complete: Mapping[str, OptionValue]
+) -> nn.Module:
+    """Build a block from its row and class, whether they are in the table or not.
+
+    Args:
+        row: What is stated of it.
+        block: Its class.
+        channels: Channels of the feature map.
+        complete: A value for every option of the row.
+
+    Raises:
+        BlockError: There are no channels.
+    """
+    from blocks.norm import name_norms
+    from blocks.residual import Residual
+
+    if channels < 1:
+        raise BlockError(f"{row.name}: {channels} channels; a map has 1 or more")
+    module = block(channels, **row.module_options(complete))
+    name_norms(module, row.name)
+    return Residual(module) if complete[RESIDUAL.name] else module
 
 
 def register(
@@ -418,20 +436,43 @@ def register(
             raise BlockError(f"block name {name!r} is taken; choose another name in register(...)")
         if not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
             raise BlockError(f"block name {name!r} may hold letters, digits, '-' and '_' alone")
-        row = BlockSpec(
+        _BLOCKS[name] = describe(block, name, title, paper, options, cost)
+        _CLASSES[name] = block
+        return block
+
+    return add
+
+
+def describe(
+    block: type[Any],
+    name: str,
+    title: str = "",
+    paper: str = "",
+    options: tuple[Option, ...] | None = None,
+    cost: Formula | None = None,
+) -> BlockSpec:
+    """The row that a user's class gets; arguments as in ``register``.
+
+    Raises:
+        BlockError: The class takes no channels, or a parameter has no default.
+    """
+    return with_residual(
+        BlockSpec(
             name,
             f"{block.__module__}:{block.__qualname__}",
             title or block.__name__,
             paper,
             _options_of(block, name) if options is None else options,
             cost,
-            code=source,
+            code=_source_checksum(block),
         )
-        _BLOCKS[name] = with_residual(row)
-        _CLASSES[name] = block
-        return block
+    )
 
-    return add
+
+def row_of_class(block: type[Any]) -> BlockSpec | None:
+    """The row under which a class is in the table, if it is."""
+    found = (name for name, known in _CLASSES.items() if known is block)
+    return next((_BLOCKS[name] for name in found), None)
 
 
 def _source_checksum(block: type[Any]) -> str:
@@ -443,12 +484,14 @@ def _source_checksum(block: type[Any]) -> str:
 
 
 def _options_of(block: type[Any], name: str) -> tuple[Option, ...]:
-    keyword_only = [
-        parameter
-        for parameter in inspect.signature(block).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    for parameter in keyword_only:
+    parameters = list(inspect.signature(block).parameters.values())
+    by_position = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if not by_position:
+        raise BlockError(
+            f"{name}: its class takes no channels; write `def __init__(self, channels, *, ...)`"
+        )
+    keyword_only = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for parameter in (*by_position[1:], *keyword_only):
         if parameter.default is inspect.Parameter.empty:
             raise BlockError(f"{name}.{parameter.name} has no default; give it one")
     return tuple(

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from blocks.errors import SiteError
 from blocks.gates import GATES
+from blocks.norm import BatchNorm2d
 from blocks.options import GRID_WINDOW, bottleneck_width
 
 PYRAMID = (1, 2, 4)
@@ -46,7 +47,7 @@ class PyramidSqueezeExcite(nn.Module):
         self.gate = GATES[gate]
         squeezed = bottleneck_width(channels, reduction)
         self.fuse = nn.ModuleList(_depthwise(channels, side, bias=True) for side in PYRAMID)
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = BatchNorm2d(channels)
         self.squeeze = nn.Linear(channels, squeezed)
         self.excite = nn.Linear(squeezed, channels)
 
@@ -87,7 +88,7 @@ class GridSqueezeExcite(nn.Module):
         self.norm: nn.Module = nn.Identity()
         if grid > 1:
             self.fuse = _depthwise(channels, grid, bias=False)
-            self.norm = nn.BatchNorm2d(channels)
+            self.norm = BatchNorm2d(channels)
         self.squeeze = nn.Linear(channels, squeezed)
         self.excite = nn.Linear(squeezed, channels)
 

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from blocks.norm import BatchNorm2d
+
 POOL_HEIGHT, POOL_WIDTH, POOL_CHANNELS = 2, 3, 1  # the dimension that a branch pools away
 
 
@@ -36,7 +38,7 @@ class PlaneGate(nn.Module):
         super().__init__()
         self.pooled = pooled
         self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
-        self.norm = nn.BatchNorm2d(1, momentum=0.01)
+        self.norm = BatchNorm2d(1, momentum=0.01)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """The gate of a map (B, C, H, W): the same shape with 1 in the pooled dimension."""

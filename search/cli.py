@@ -395,6 +395,50 @@ def _print_blocks(rows: list[dict[str, Any]], form: str) -> None:
     output.results.print(output.table(title, ("block", "name", "options"), adapted))
 
 
+@app.command("check-block")
+def check_block(
+    block: Annotated[
+        str,
+        typer.Argument(
+            help="MODULE:CLASS of your own block, or a block's name.", show_default=False
+        ),
+    ],
+    include: Annotated[
+        list[str] | None, typer.Option(help="A Python file with your own blocks.", metavar="PATH")
+    ] = None,
+    slow: Annotated[
+        bool, typer.Option("--slow", help="Also inductor and ONNX, which take longer.")
+    ] = False,
+    channels: Annotated[
+        int | None,
+        typer.Option(help="Channels of all maps. (default: 32; 64 to compare option values)"),
+    ] = None,
+    form: DataFormat = "table",
+) -> None:
+    """Put a block to the conformance suite, which all blocks of this tool pass.
+
+    Ends with 0 where all checks pass and with 1 where one fails; each failure says its cure.
+
+    Examples: search check-block own:Shift; search check-block se --slow
+    """
+    from search import checking, output
+
+    _known_format(form, ("table", "json"))
+    subject = checking.find_subject(block, include or (), channels)
+    findings = []
+    for finding in checking.findings(subject, slow=slow):
+        findings.append(finding)
+        if form == "table":
+            output.emit(checking.finding_line(finding))
+    verdict = checking.verdict_data(subject, findings)
+    if form == "json":
+        output.emit(output.json_text(verdict))
+    else:
+        output.emit(checking.summary_line(verdict))
+    if not verdict["passed"]:
+        raise typer.Exit(1)
+
+
 @app.command()
 def spaces(
     name: Annotated[str | None, typer.Argument(help="Print this space's file.")] = None,

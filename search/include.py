@@ -6,12 +6,13 @@ import hashlib
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from blocks.errors import BlockError
 
 
-def include(path: str) -> None:
-    """Run a Python file whose ``register`` calls add blocks to the table.
+def include(path: str) -> ModuleType:
+    """Run a Python file, once, whose ``register`` calls add blocks to the table.
 
     Raises:
         BlockError: The file is not there, or fails; with its own words.
@@ -21,7 +22,7 @@ def include(path: str) -> None:
         raise BlockError(f"--include {path}: there is no such file; give a Python file")
     name = f"included_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if name in sys.modules:
-        return
+        return sys.modules[name]
     specification = importlib.util.spec_from_file_location(name, file)
     if specification is None or specification.loader is None:
         raise BlockError(f"--include {path}: not a Python file")
@@ -32,3 +33,4 @@ def include(path: str) -> None:
     except Exception as error:
         del sys.modules[name]
         raise BlockError(f"--include {path}: {type(error).__name__}: {error}") from error
+    return module

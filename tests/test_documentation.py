@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from blocks import backbone, registry
+from blocks.conformance import OK
+from search.checking import find_subject, findings
 from search.cli import app
 from search.datasets import DATASETS
 from search.samplers import SAMPLERS
@@ -52,6 +54,16 @@ def test_every_backbone_is_in_the_readme(name):
 def test_the_readmes_space_is_one():
     (text,) = re.findall(r"```yaml\n(.*?)```", README, re.S)
     assert parse_space(text).study["trials"] == 24
+
+
+def test_the_readmes_block_passes_the_suite(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(# own.py\n.*?)```", README, re.S)
+    assert len(code.splitlines()) < 20
+    monkeypatch.setattr(registry, "_BLOCKS", dict(registry._BLOCKS))
+    monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))
+    (tmp_path / "own.py").write_text(code, encoding="utf-8")
+    found = list(findings(find_subject("own:Shift", [str(tmp_path / "own.py")])))
+    assert [finding for finding in found if finding.state != OK] == []
 
 
 def test_no_figure_is_left_to_fill_in():

@@ -1,263 +1,98 @@
-"""What every block of the table must do, built-in or not."""
+"""What every block of the table must do: the shipped suite, and what it leaves to these tests."""
 
-import copy
-import pickle
+import warnings
+from dataclasses import replace
 
 import pytest
 import torch
+from literal import LITERAL
 from torch import nn
 
 from blocks import registry
-from blocks.errors import SiteError
+from blocks.conformance import CHECKS, FAILED, SKIPPED, checks, run_check, undisturbed
+from blocks.errors import BlockError, SiteError
+from blocks.facts import FACTS, Facts
 from blocks.options import MapShape
+from blocks.subject import Subject, subject_of, subject_of_class
 
 CHANNELS = 32
+NAMES = registry.names()[1:]
+EVERY_BLOCK = pytest.mark.parametrize("name", NAMES)
 SIZES = [(1, 1), (1, 5), (2, 2), (3, 3), (4, 6), (5, 5), (7, 7), (9, 6), (14, 14)]
-EVERY_BLOCK = pytest.mark.parametrize("name", registry.names()[1:])
-EVERY_VALUE = pytest.mark.parametrize(
-    ("name", "option", "value"),
-    [
-        (spec.name, option.name, value)
-        for spec in registry.specs()
-        for option in spec.options
-        for value in option.values
-    ],
-)
+SLOW = [check for check in CHECKS if check.slow]
 
 
-SET_BY_THE_MAP = ("grid", "axis")
-
-# What a gradient cannot reach, by mathematics: adding one number to all similarities of a pixel
-# leaves its softmax as it is, and a norm in training takes away what is added to a whole channel.
-NO_GRADIENT = {
-    ("selfatt", "key.bias", True),
-    ("selfatt", "key.bias", False),
-    ("mha", "key.bias", True),
-    ("mha", "key.bias", False),
-    ("spse", "fuse.0.bias", True),
-    ("spse", "fuse.1.bias", True),
-    ("spse", "fuse.2.bias", True),
-    ("coord", "squeeze.bias", True),
-    ("parallel", "members.0.squeeze.bias", True),  # coord is first of the branches
-    ("sequential", "members.1.squeeze.bias", True),
-}
+def by_name(check):
+    return check.name
 
 
-def size_for(name, size, channels=CHANNELS, **options):
-    """This size of a map, or 7 x 7 where the block refuses it."""
-    row = registry.spec(name)
-    refusal = row.requirement(MapShape(channels, *size), row.complete(options))
-    return size if refusal is None else (7, 7)
+def judge(check, name):
+    finding = run_check(check, subject_of(name))
+    if finding.state == SKIPPED:
+        pytest.skip(finding.detail)
+    assert finding.state != FAILED, f"{finding.detail}\ncure: {finding.cure}"
 
 
-def skip_where_refused(name, size):
+@EVERY_BLOCK
+@pytest.mark.parametrize("check", checks(), ids=by_name)
+def test_passes(check, name):
+    judge(check, name)
+
+
+@pytest.mark.slow
+@EVERY_BLOCK
+@pytest.mark.parametrize("check", SLOW, ids=by_name)
+def test_passes_slow(check, name):
+    judge(check, name)
+
+
+# What the suite leaves open to users' blocks, ours must do --------------------------------------
+
+
+@EVERY_BLOCK
+@pytest.mark.parametrize("size", SIZES)
+def test_maps_are_changed_or_refused_by_the_blocks_name(name, size):
+    subject = subject_of(name)
     row, shape = registry.spec(name), MapShape(CHANNELS, *size)
     if row.requirement(shape, row.complete({})) is not None:
         with pytest.raises(SiteError, match=f"^{name}: .+"):
             row.in_use({}, shape)
-        pytest.skip(f"{name} refuses maps of {size}")
-
-
-def make(name, size=(7, 7), channels=CHANNELS, seed=0, **options):
-    """A block for a map, with all of its numbers drawn anew: CBAM's norm starts with scale 0."""
-    generator = torch.Generator().manual_seed(seed)
-    at_the_map = registry.spec(name).in_use(options, MapShape(channels, *size))
-    literal = {option: value for option, value in options.items() if option not in SET_BY_THE_MAP}
-    block = registry.create(name, channels, **{**at_the_map, **literal})
-    with torch.no_grad():
-        for key, tensor in block.state_dict().items():
-            if tensor.is_floating_point():
-                low = 0.5 if key.endswith(("norm.weight", "running_var")) else -0.5
-                tensor.copy_(low + torch.rand(tensor.shape, generator=generator))
-    return block
-
-
-def maps(batch, size, seed=1, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, CHANNELS, *size, dtype=dtype, generator=generator)
-
-
-@EVERY_BLOCK
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("size", SIZES)
-def test_keeps_the_shape_and_changes_the_numbers(name, size, batch):
-    skip_where_refused(name, size)
-    x = maps(batch, size)
-    kept = x.clone()
-    out = make(name, size).eval()(x)
-    assert out.shape == x.shape
-    assert out.dtype == x.dtype
-    assert torch.isfinite(out).all()
-    assert not torch.equal(out, x)
-    assert torch.equal(x, kept), "the input was written to"
-
-
-@EVERY_BLOCK
-@pytest.mark.parametrize("size", SIZES)
-def test_trains_on_every_size(name, size):
-    skip_where_refused(name, size)
-    block = make(name, size).train()
-    x = maps(3, size).requires_grad_()
-    block(x).square().sum().backward()
-    for tensor in (x, *block.parameters()):
-        assert torch.isfinite(tensor.grad).all()
-
-
-@EVERY_VALUE
-def test_every_option_value_runs(name, option, value):
-    size = size_for(name, (7, 5), **{option: value})
-    if option == "grid":
-        size = (7 * value, 7 * value)
-    out = make(name, size, **{option: value}).eval()(maps(2, size))
-    assert torch.isfinite(out).all()
-
-
-@EVERY_BLOCK
-@pytest.mark.parametrize("channels", [16, 48, 64])
-def test_takes_other_numbers_of_channels(name, channels):
-    size = size_for(name, (6, 6), channels)
-    x = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0))
-    assert make(name, size, channels).eval()(x).shape == x.shape
+        return
+    x = subject.maps(3, size)
+    assert not torch.equal(subject.built(size)(x), x)
 
 
 @EVERY_BLOCK
 @pytest.mark.parametrize("training", [True, False])
-def test_gradients_reach_every_parameter_and_the_input(name, training):
-    size = size_for(name, (6, 5))
-    block = make(name, size).double().train(training)
-    x = maps(4, size, dtype=torch.float64).requires_grad_()
-    weights = maps(4, size, seed=2, dtype=torch.float64)
-    (block(x) * weights).sum().backward()
+def test_gradients_reach_every_number_of_the_input(name, training):
+    subject = subject_of(name)
+    size = subject.map_size((6, 5))
+    x = subject.maps(4, size, dtype=torch.float64).requires_grad_()
+    weights = subject.maps(4, size, seed=2, dtype=torch.float64)
+    (subject.built(size).double().train(training)(x) * weights).sum().backward()
     assert (x.grad != 0).all()
-    for key, parameter in block.named_parameters():
-        assert parameter.grad is not None, key
-        reached = (name, key.removeprefix("block."), training) not in NO_GRADIENT
-        assert (parameter.grad.abs().max() > 1e-9) == reached, key
 
 
 @EVERY_BLOCK
-def test_gradient_of_the_input_is_the_finite_difference(name):
-    size = size_for(name, (4, 3))
-    block = make(name, size).double().eval()
-    x = maps(2, size, dtype=torch.float64)
-    direction = maps(2, size, seed=3, dtype=torch.float64)
-    x.requires_grad_()
-    (gradient,) = torch.autograd.grad(block(x).sum(), x)
-    step = 1e-6
-    with torch.no_grad():
-        ahead, behind = block(x + step * direction).sum(), block(x - step * direction).sum()
-    slope = (ahead - behind) / (2 * step)
-    torch.testing.assert_close((gradient * direction).sum(), slope, rtol=1e-6, atol=1e-6)
+@pytest.mark.parametrize("channels", [16, 48, 64])
+def test_takes_the_channels_of_every_stage(name, channels):
+    subject = subject_of(name)
+    size = subject.map_size(channels=channels)
+    x = subject.maps(2, size, channels=channels)
+    assert subject.built(size, channels=channels)(x).shape == x.shape
 
 
-@EVERY_BLOCK
-def test_is_deterministic(name):
-    x = maps(2, (7, 7))
-    block = make(name).eval()
-    assert torch.equal(block(x), block(x))
-    assert torch.equal(block(x), make(name).eval()(x))
-    starts = []
-    for _ in range(2):
-        torch.manual_seed(5)
-        starts.append(registry.create(name, CHANNELS).train()(x))
-    assert torch.equal(*starts)
+ONE_PIXEL_OF_TWO_IMAGES = ("cbam", "spse", "triplet", "tripse1", "tripse2", "tripse3", "tripse4")
 
 
-@EVERY_BLOCK
-def test_evaluation_does_not_depend_on_the_batch(name):
-    size = size_for(name, (6, 7))
-    block = make(name, size).double().eval()
-    x = maps(3, size, dtype=torch.float64)
-    alone = torch.cat([block(image[None]) for image in x])
-    torch.testing.assert_close(block(x), alone, rtol=1e-12, atol=1e-14)
-
-
-@EVERY_BLOCK
-def test_evaluation_changes_no_state(name):
-    size = size_for(name, (6, 7))
-    block = make(name, size).eval()
-    before = copy.deepcopy(block.state_dict())
-    block(maps(3, size))
-    after = block.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[key], after[key]) for key in before)
-
-
-@EVERY_BLOCK
-def test_state_moves_to_another_block(name):
-    x = maps(2, (7, 7))
-    trained = make(name)
-    trained.train()(x)
-    fresh = registry.create(name, CHANNELS)
-    fresh.load_state_dict(trained.state_dict())
-    assert torch.equal(fresh.eval()(x), trained.eval()(x))
-
-
-@EVERY_BLOCK
-def test_can_be_copied_and_pickled_after_a_run(name):
-    x = maps(2, (7, 7))
-    block = make(name).eval()
-    expected = block(x)
-    for other in (copy.deepcopy(block), pickle.loads(pickle.dumps(block))):
-        assert torch.equal(other(x), expected)
-
-
-@EVERY_BLOCK
-def test_bfloat16_autocast_is_close(name):
-    x = maps(2, (7, 7))
-    block = make(name).eval()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = block(x)
-    # Eight bits of mantissa: a few hundredths of a gate between 0 and 1.
-    torch.testing.assert_close(out.float(), block(x), rtol=0, atol=0.03 * x.abs().max().item())
-
-
-@EVERY_BLOCK
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_runs_in_other_types(name, dtype):
-    x = maps(2, (7, 7))
-    expected = make(name).eval()(x)
-    out = make(name).to(dtype).eval()(x.to(dtype))
-    assert out.dtype == dtype
-    tolerance = 1e-5 if dtype == torch.float64 else 0.05 * x.abs().max().item()
-    torch.testing.assert_close(out.float(), expected, rtol=0, atol=tolerance)
-
-
-@EVERY_BLOCK
-def test_memory_layout_does_not_matter(name):
-    size = size_for(name, (6, 7))
-    x = maps(2, size)
-    block = make(name, size).eval()
-    out = block(x.to(memory_format=torch.channels_last))
-    torch.testing.assert_close(out, block(x), rtol=1e-5, atol=1e-6)
-
-
-@EVERY_BLOCK
-def test_is_one_graph_for_the_compiler(name):
-    block = make(name).eval()
-    x = maps(2, (7, 7))
-    torch.compiler.reset()
-    compiled = torch.compile(block, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), block(x))
-
-
-@EVERY_BLOCK
-def test_is_exported_with_the_same_numbers(name):
-    block = make(name).eval()
-    x = maps(2, (7, 7))
-    expected = block(x)  # first: FcaNet makes its bases once, outside of the graph
-    exported = torch.export.export(block, (x,)).module()
-    torch.testing.assert_close(exported(x), expected)
-    torch.testing.assert_close(block(x), expected)
-
-
-@EVERY_BLOCK
-def test_runs_on_the_meta_device(name):
-    block = registry.create(name, CHANNELS).to("meta").eval()
-    shape = (1, CHANNELS, *size_for(name, (9, 5)))
-    out = block(torch.empty(shape, device="meta"))
-    assert out.is_meta
-    assert tuple(out.shape) == shape
+@pytest.mark.parametrize("name", ONE_PIXEL_OF_TWO_IMAGES)
+def test_a_norm_of_one_number_is_refused_by_the_blocks_name(name):
+    block = registry.create(name, CHANNELS).train()
+    words = f"^{name}: in training its batch norm needs more than one number per channel, .*eval()"
+    with pytest.raises(SiteError, match=words):
+        block(torch.randn(1, CHANNELS, 1, 1))
+    assert block(torch.randn(2, CHANNELS, 1, 1)).shape == (2, CHANNELS, 1, 1)
+    assert block.eval()(torch.randn(1, CHANNELS, 1, 1)).shape == (1, CHANNELS, 1, 1)
 
 
 @EVERY_BLOCK
@@ -267,3 +102,128 @@ def test_says_what_it_is(name):
     stated, options = block.attention_block
     assert stated == name
     assert dict(options) == registry.spec(name).complete({})
+
+
+# The tables -------------------------------------------------------------------------------------
+
+
+def test_facts_are_stated_of_blocks_and_options_that_there_are():
+    for name, facts in FACTS.items():
+        row = registry.spec(name)
+        for alias in facts.aliases:
+            for value in alias.values:
+                row.option(alias.option).checked(value, block=name)
+            assert len(alias.values) > 1
+            assert alias.why
+        names = [n.removeprefix("block.") for n, _ in registry.create(name, 64).named_parameters()]
+        for fact in facts.unreachable:
+            assert any(fact.covers(name, training=True) for name in names)
+
+
+def test_a_cost_that_is_not_counted_here_is_counted_in_its_literal_form():
+    by_definition = {name for name, facts in FACTS.items() if facts.counted}
+    assert by_definition == {*LITERAL, "selfatt", "mha"}  # those two in test_self_attention
+
+
+def test_an_excuse_must_be_needed():
+    (check,) = (check for check in CHECKS if check.name == "gradients")
+    excused = Facts(excused=(("gradients", "a softmax follows"),))
+    plain = without_facts("mha")
+    finding = run_check(check, replace(plain, facts=excused))
+    assert finding.state == SKIPPED
+    assert finding.detail.startswith("a softmax follows (mha at 4 x 32 x 6 x 5, training: the")
+    finding = run_check(check, replace(subject_of("se"), facts=excused))
+    assert finding.state == FAILED
+    assert finding.detail == "se: is excused (a softmax follows), and passes"
+
+
+def test_every_check_has_a_name_of_its_own_and_says_what_it_proves():
+    assert len({check.name for check in CHECKS}) == len(CHECKS)
+    assert all(check.proves for check in CHECKS)
+    assert [check.name for check in SLOW] == ["inductor", "onnx"]
+    assert all(check.cure for check in CHECKS if check.name != "deterministic")
+
+
+def without_facts(name):
+    row = subject_of(name)
+    return Subject(row.row, row.make)
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "words"),
+    [
+        (
+            "fca",
+            "options-differ",
+            "fca.frequency: 'top2' and 'low2' at 64 x 14 x 14 build the same",
+        ),
+        ("eca", "options-differ", "eca.kernel_size: 'auto' and 3 at 64 x 14 x 14 build the same"),
+        ("spse", "gradients", "training: the gradient of fuse.0.bias, fuse.1.bias"),
+        ("mha", "gradients", "the gradient of block.key.bias is 0; needed: one that reaches it"),
+        ("triplet", "cost", "triplet at 1 x 32 x 7 x 7: declares 118,713 flops, and"),
+    ],
+)
+def test_what_is_stated_is_needed(name, check, words):
+    (row,) = (row for row in CHECKS if row.name == check)
+    finding = run_check(row, without_facts(name))
+    assert finding.state == FAILED
+    assert words in finding.detail
+
+
+# What a check leaves behind ---------------------------------------------------------------------
+
+
+def test_no_check_leaves_a_trace():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for check in checks():
+            run_check(check, subject_of("cbam"))
+        assert not torch.is_grad_enabled()
+    assert torch.equal(torch.rand(2), expected)
+    assert torch.get_default_dtype() == torch.float32
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_modes_come_back_after_an_error():
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with pytest.raises(KeyError), undisturbed():
+            assert not torch.are_deterministic_algorithms_enabled()
+            torch.set_default_dtype(torch.float64)
+            warnings.simplefilter("ignore")
+            raise KeyError
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.get_default_dtype() == torch.float32
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_class_that_is_checked_is_not_registered():
+    class Shift(nn.Module):
+        def __init__(self, channels, *, start=0.0):
+            super().__init__()
+            self.shift = nn.Parameter(torch.full((1, channels, 1, 1), start))
+
+        def forward(self, x):
+            return x + self.shift
+
+    subject = subject_of_class(Shift, channels=8)
+    assert subject.row.name == "Shift"
+    assert [option.name for option in subject.row.options] == ["start", "residual"]
+    assert subject.built((3, 3))(subject.maps(1, (3, 3))).shape == (1, 8, 3, 3)
+    assert "Shift" not in registry.names()
+
+
+def test_a_registered_class_is_checked_by_its_row(monkeypatch):
+    monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))
+    subject = subject_of_class(registry.block_class("eca"))
+    assert subject.row is registry.spec("eca")
+    assert subject.facts == FACTS["eca"]
+
+
+def test_fewer_than_one_channel_is_refused():
+    with pytest.raises(BlockError, match="0 channels; a map has 1 or more"):
+        subject_of("se", channels=0)
