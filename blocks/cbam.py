@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from blocks.norm import BatchNorm2d
 from blocks.options import bottleneck_width
+from blocks.passes import PlaneConv2d, maximum, mean, rescale
 
 
 class ConvolutionalBlockAttention(nn.Module):
@@ -34,7 +35,7 @@ class ConvolutionalBlockAttention(nn.Module):
         squeezed = bottleneck_width(channels, reduction)
         self.squeeze = nn.Linear(channels, squeezed)
         self.excite = nn.Linear(squeezed, channels)
-        self.spatial = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        self.spatial = PlaneConv2d(2, kernel_size)
         self.norm = BatchNorm2d(1, momentum=0.01) if norm else nn.Identity()
         nn.init.zeros_(self.squeeze.bias)
         nn.init.zeros_(self.excite.bias)
@@ -49,19 +50,18 @@ class ConvolutionalBlockAttention(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gate the channels and then the pixels of a map (B, C, H, W)."""
-        refined_BCHW = x_BCHW * self.channel_gate(x_BCHW)[:, :, None, None]
-        return refined_BCHW * self.spatial_gate(refined_BCHW)
+        refined_BCHW = rescale(x_BCHW, self.channel_gate(x_BCHW)[:, :, None, None])
+        return rescale(refined_BCHW, self.spatial_gate(refined_BCHW))
 
     def channel_gate(self, x_BCHW: Tensor) -> Tensor:
         """A gate per channel, shape (B, C)."""
-        logits_BC = self._shared(x_BCHW.mean(dim=(2, 3))) + self._shared(x_BCHW.amax(dim=(2, 3)))
+        logits_BC = self._shared(mean(x_BCHW, (2, 3)))
+        logits_BC = logits_BC + self._shared(maximum(x_BCHW, (2, 3)).flatten(1))
         return logits_BC.sigmoid()
 
     def spatial_gate(self, x_BCHW: Tensor) -> Tensor:
         """A gate per pixel, shape (B, 1, H, W), from the maximum and the mean over channels."""
-        maximum_B1HW = x_BCHW.amax(dim=1, keepdim=True)
-        mean_B1HW = x_BCHW.mean(dim=1, keepdim=True)
-        pooled_B2HW = torch.cat((maximum_B1HW, mean_B1HW), dim=1)
+        pooled_B2HW = torch.cat((maximum(x_BCHW, 1), mean(x_BCHW, 1, keepdim=True)), dim=1)
         gate_B1HW: Tensor = self.norm(self.spatial(pooled_B2HW)).sigmoid()
         return gate_B1HW
 

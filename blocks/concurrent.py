@@ -14,17 +14,65 @@ Departs from the authors' code where ``channels < reduction``: the squeezed laye
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from blocks.gates import GATES
+from blocks.passes import differentiates, rescale
 from blocks.squeeze_excite import SqueezeExcite
 
-COMBINE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "max": torch.maximum,
-    "add": torch.add,
-    "mul": torch.mul,
+
+def larger(x: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """The larger of a map's products with two gates, number by number.
+
+    Args:
+        x: The map.
+        one: A gate that broadcasts to the map.
+        other: Another one.
+    """
+    if not differentiates(x):
+        first = x * one
+        in_place = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        return torch.maximum(first, x * other, out=first if in_place else None)
+    joined: Tensor = _Larger.apply(x, one, other)
+    return joined
+
+
+class _Larger(torch.autograd.Function):
+    """Equal products share the gradient, as in ``torch.maximum``."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, one: Tensor, other: Tensor) -> Tensor:
+        return torch.maximum(x * one, x * other)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        x, one, other = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            parts = [saved.view_as(saved) for saved in (x, one, other)]  # the gates depend on x
+            joined = torch.maximum(parts[0] * parts[1], parts[0] * parts[2])
+            return torch.autograd.grad(joined, parts, grad, create_graph=True)
+        half = (x * one).sub_(x * other).sign_().mul_(0.5)  # 1/2 where the first is larger, or -1/2
+        through = grad * x
+        of_one = (through * half).add_(through, alpha=0.5)
+        grad_one = of_one.sum_to_size(one.shape)
+        grad_other = through.sub_(of_one).sum_to_size(other.shape)
+        torch.mul(half, one - other, out=of_one)
+        return of_one.add_((one + other).mul_(0.5)).mul_(grad), grad_one, grad_other
+
+
+COMBINE: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "max": larger,
+    "add": lambda x, one, other: rescale(x, one + other),
+    "mul": lambda x, one, other: rescale(rescale(x.square(), one), other),
 }
 
 
@@ -56,8 +104,12 @@ class SpatialSqueezeExcite(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gate the pixels of a map (B, C, H, W)."""
+        return x_BCHW * self.pixel_gate(x_BCHW)
+
+    def pixel_gate(self, x_BCHW: Tensor) -> Tensor:
+        """A gate per pixel, shape (B, 1, H, W)."""
         gate_B1HW: Tensor = self.gate(self.squeeze(x_BCHW))
-        return x_BCHW * gate_B1HW
+        return gate_B1HW
 
 
 class ConcurrentSqueezeExcite(nn.Module):
@@ -80,4 +132,6 @@ class ConcurrentSqueezeExcite(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        return self.combine(self.channel(x_BCHW), self.spatial(x_BCHW))
+        by_channel_BC11 = self.channel.channel_gate(x_BCHW)
+        by_pixel_B1HW = self.spatial.pixel_gate(x_BCHW)
+        return self.combine(x_BCHW, by_channel_BC11, by_pixel_B1HW)

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from blocks.norm import BatchNorm2d
 from blocks.options import coordinate_width
+from blocks.passes import mean, rescale
 
 
 class CoordinateAttention(nn.Module):
@@ -39,12 +40,12 @@ class CoordinateAttention(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gate the rows and columns of a map (B, C, H, W)."""
         rows_BCH1, columns_BC1W = self.gates(x_BCHW)
-        return x_BCHW * rows_BCH1 * columns_BC1W
+        return rescale(rescale(x_BCHW, rows_BCH1), columns_BC1W)
 
     def gates(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Gates of the rows, shape (B, C, H, 1), and of the columns, shape (B, C, 1, W)."""
         means_BCL1 = torch.cat(
-            (x_BCHW.mean(dim=3, keepdim=True), x_BCHW.mean(dim=2).unsqueeze(-1)), dim=2
+            (mean(x_BCHW, 3, keepdim=True), mean(x_BCHW, 2).unsqueeze(-1)), dim=2
         )
         both_BML1 = functional.hardswish(self.norm(self.squeeze(means_BCL1)))
         height = x_BCHW.shape[2]

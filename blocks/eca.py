@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from blocks.gates import GATES
 from blocks.options import eca_kernel_size
+from blocks.passes import mean
 
 
 class EfficientChannelAttention(nn.Module):
@@ -32,6 +33,6 @@ class EfficientChannelAttention(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gate the channels of a map (B, C, H, W)."""
-        mean_B1C = x_BCHW.mean(dim=(2, 3))[:, None, :]
-        gate_BC: Tensor = self.gate(self.conv(mean_B1C))[:, 0, :]
-        return x_BCHW * gate_BC[:, :, None, None]
+        mean_B1C = mean(x_BCHW, (2, 3)).unsqueeze(1)
+        gate_B1C = self.gate(self.conv(mean_B1C))
+        return x_BCHW * gate_B1C.mT.unsqueeze(-1)

@@ -116,7 +116,7 @@ FACTS: dict[str, Facts] = {
     ),
     "cbam": Facts(_ROUNDED),
     "cse": Facts(_ROUNDED),
-    "scse": Facts(_ROUNDED),
+    "scse": Facts(_ROUNDED, counted=_SHARED_WORK),
     "spse": Facts(
         _ROUNDED, unreachable=(Unreachable("fuse.*.bias", _NORM_FOLLOWS, training_only=True),)
     ),

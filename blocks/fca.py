@@ -19,6 +19,7 @@ softmax(alpha), and ``selected`` names the largest of each, which make an ordina
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ from blocks.frequency import (
 )
 from blocks.gates import GATES
 from blocks.options import bottleneck_width
+from blocks.passes import differentiates, rescale
 
 
 def dct_basis(index: int, size: int) -> Tensor:
@@ -88,21 +90,27 @@ class FrequencyChannelAttention(nn.Module):
         squeezed = bottleneck_width(channels, reduction)
         self.squeeze = nn.Linear(channels, squeezed, bias=False)
         self.excite = nn.Linear(squeezed, channels, bias=False)
-        self._bases: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
-        self._grids: dict[tuple[int, int, torch.device, torch.dtype], tuple[Tensor, ...]] = {}
+        self._kept: dict[tuple[int, int, torch.device, torch.dtype], tuple[Tensor, ...]] = {}
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gate the channels of a map (B, C, H, W)."""
-        gate_BC: Tensor = self.gate(self.excite(self.squeeze(self.describe(x_BCHW)).relu()))
-        return x_BCHW * gate_BC[:, :, None, None]
+        if self.alpha is None and self._sees(x_BCHW) and differentiates(x_BCHW):
+            x_BCHW, described_BC = _Described.apply(x_BCHW, self.bases(x_BCHW))
+        else:
+            described_BC = self.describe(x_BCHW)
+        gate_BC: Tensor = self.gate(self.excite(self.squeeze(described_BC).relu()))
+        return rescale(x_BCHW, gate_BC.unsqueeze(-1).unsqueeze(-1))
 
     def describe(self, x_BCHW: Tensor) -> Tensor:
         """One DCT coefficient per channel, shape (B, C)."""
         seen_BCHW = x_BCHW
-        if self.dct_size != "map" and x_BCHW.shape[2:] != (self.dct_size, self.dct_size):
+        if not self._sees(x_BCHW):
             seen_BCHW = functional.adaptive_avg_pool2d(x_BCHW, int(self.dct_size))
-        bases_CHW = self.bases(seen_BCHW)
-        return (seen_BCHW * bases_CHW).sum(dim=(2, 3))
+        return (seen_BCHW * self.bases(seen_BCHW)).sum(dim=(2, 3))
+
+    def _sees(self, x_BCHW: Tensor) -> bool:
+        """Whether the DCT is of the map as it is."""
+        return self.dct_size == "map" or x_BCHW.shape[2:] == (self.dct_size, self.dct_size)
 
     def selected(self) -> str:
         """The frequencies with the largest weights, one pair a group: the choice of a training.
@@ -117,38 +125,64 @@ class FrequencyChannelAttention(nn.Module):
 
     def bases(self, like_BCHW: Tensor) -> Tensor:
         """The DCT basis of every channel for a map like this one, shape (C, H, W)."""
+        if self.alpha is None:
+            return self._constants(like_BCHW)[0]
+        vertical_uH, horizontal_vW = self._constants(like_BCHW)
+        weights_Guv = self.alpha.softmax(dim=1).view(-1, GRID, GRID).to(like_BCHW.dtype)
+        bases_GHW = vertical_uH.mT @ weights_Guv @ horizontal_vW
+        return bases_GHW.repeat_interleave(self.channels_per_group, dim=0)
+
+    def _constants(self, like_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """What of the bases is the same for all maps like this one, kept from the first of them."""
+        make = self._channel_bases if self.alpha is None else self._all_bases
         height, width = like_BCHW.shape[2:]
-        if self.alpha is not None:
-            weights_Guv = self.alpha.softmax(dim=1).view(-1, GRID, GRID)
-            vertical_uH, horizontal_vW = self.grids(like_BCHW)
-            bases_GHW: Tensor = vertical_uH.mT @ weights_Guv.to(like_BCHW.dtype) @ horizontal_vW
-            return bases_GHW.repeat_interleave(self.channels_per_group, dim=0)
+        if torch.compiler.is_compiling():  # a part of the graph, which must not change the block
+            return tuple(part.to(like_BCHW) for part in make(height, width))
         key = (height, width, like_BCHW.device, like_BCHW.dtype)
-        if key not in self._bases:
+        if key not in self._kept:
             with torch.inference_mode(False):  # kept for training too, whoever asks first
-                groups_GHW = torch.stack([self._basis(u, v, height, width) for u, v in self.pairs])
-                self._bases[key] = groups_GHW.repeat_interleave(self.channels_per_group, dim=0).to(
-                    device=like_BCHW.device, dtype=like_BCHW.dtype
+                self._kept[key] = tuple(
+                    part.to(device=like_BCHW.device, dtype=like_BCHW.dtype)
+                    for part in make(height, width)
                 )
-        return self._bases[key]
+        return self._kept[key]
 
-    def grids(self, like_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """The basis vectors of all frequencies for a map like this one, (7, H) and (7, W)."""
-        height, width = like_BCHW.shape[2:]
-        key = (height, width, like_BCHW.device, like_BCHW.dtype)
-        if key not in self._grids:
-            with torch.inference_mode(False):
-                self._grids[key] = tuple(
-                    torch.stack([dct_basis(i, size) for i in self._indices(size)]).to(like_BCHW)
-                    for size in (height, width)
-                )
-        vertical_uH, horizontal_vW = self._grids[key]
-        return vertical_uH, horizontal_vW
+    def _channel_bases(self, height: int, width: int) -> tuple[Tensor]:
+        """The basis of every channel, (C, H, W)."""
+        groups_GHW = torch.stack(
+            [
+                self._basis(u, height)[:, None] * self._basis(v, width)[None, :]
+                for u, v in self.pairs
+            ]
+        )
+        return (groups_GHW.repeat_interleave(self.channels_per_group, dim=0),)
 
-    def _indices(self, size: int) -> list[int]:
-        return [scaled_index(index, size, authors=self.authors) for index in range(GRID)]
+    def _all_bases(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """The basis vectors of all frequencies of the grid, (7, H) and (7, W)."""
+        vertical_uH = torch.stack([self._basis(u, height) for u in range(GRID)])
+        return vertical_uH, torch.stack([self._basis(v, width) for v in range(GRID)])
 
-    def _basis(self, u: int, v: int, height: int, width: int) -> Tensor:
-        vertical_H = dct_basis(scaled_index(u, height, authors=self.authors), height)
-        horizontal_W = dct_basis(scaled_index(v, width, authors=self.authors), width)
-        return vertical_H[:, None] * horizontal_W[None, :]
+    def _basis(self, index: int, size: int) -> Tensor:
+        return dct_basis(scaled_index(index, size, authors=self.authors), size)
+
+
+class _Described(torch.autograd.Function):
+    """The map with its coefficients (B, C), so that both gradients make one pass over the map."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, bases: Tensor) -> tuple[Tensor, Tensor]:
+        return x.view_as(x), (x * bases).sum(dim=(2, 3))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad_x: Tensor, grad_described: Tensor) -> tuple[Tensor, None]:
+        (bases,) = ctx.saved_tensors
+        each = grad_described.unsqueeze(-1).unsqueeze(-1)
+        if torch.is_grad_enabled():
+            return torch.addcmul(grad_x, each, bases), None
+        return grad_x.addcmul_(each, bases), None  # rescale has made it, and no one else has it

@@ -11,8 +11,8 @@ One head takes softmax(Q^T K) as it is, as the authors do; ``scale=True`` divide
 Departs from the authors' multi-head code, where every pixel is indexed by its key and attends over
 queries: here it is the standard form, the same function with the names query and key exchanged.
 
-The matrix of H W x H W weights is never stored where torch has a fused kernel (on the CPU always;
-on a GPU at widths of a head that its kernels take).
+A matrix of H W x H W weights that is larger than the map is never stored where torch has a fused
+kernel (on the CPU always; on a GPU at widths of a head that its kernels take).
 """
 
 # Shape letters: B batch, C channels, D channels of a head, H height, N heads, T tokens (pixels),
@@ -37,6 +37,33 @@ def tokens(x_BCHW: Tensor, heads: int) -> Tensor:
     return x_BNDT.mT.contiguous()
 
 
+def attend(
+    query_BCHW: Tensor, key_BCHW: Tensor, value_BCHW: Tensor, heads: int, scale: float
+) -> Tensor:
+    """softmax(scale Q^T K) of every pair of pixels, applied to V, in the map's shape.
+
+    Where a head has no more pixels than channels, all weights are no larger than the map, and two
+    plain products are faster than the fused kernel, which never stores them.
+    """
+    batch, channels, height, width = value_BCHW.shape
+    if height * width > channels // heads:
+        fused_BNTD = functional.scaled_dot_product_attention(
+            tokens(query_BCHW, heads),
+            tokens(key_BCHW, heads),
+            tokens(value_BCHW, heads),
+            scale=scale,
+        )
+        return fused_BNTD.mT.reshape(value_BCHW.shape)
+    shape = (batch, heads, channels // heads, height * width)
+    query_BNDT, key_BNDT, value_BNDT = (
+        each.reshape(shape) for each in (query_BCHW, key_BCHW, value_BCHW)
+    )
+    similarity_BNTT = query_BNDT.mT @ key_BNDT
+    if scale != 1:
+        similarity_BNTT = similarity_BNTT * scale
+    return (value_BNDT @ similarity_BNTT.softmax(dim=-1).mT).reshape(value_BCHW.shape)
+
+
 class SelfAttention(nn.Module):
     """Every pixel becomes a mean of all pixels' values, weighted by similarity and by gamma.
 
@@ -59,13 +86,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        attended_BNTD = functional.scaled_dot_product_attention(
-            tokens(self.query(x_BCHW), 1),
-            tokens(self.key(x_BCHW), 1),
-            tokens(self.value(x_BCHW), 1),
-            scale=self.scale,
+        attended_BCHW = attend(
+            self.query(x_BCHW), self.key(x_BCHW), self.value(x_BCHW), 1, self.scale
         )
-        return self.gamma * attended_BNTD.mT.reshape(x_BCHW.shape)
+        return self.gamma * attended_BCHW
 
 
 class MultiHeadAttention(nn.Module):
@@ -100,10 +124,9 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        attended_BNTD = functional.scaled_dot_product_attention(
-            tokens(self.query(x_BCHW), self.heads),
-            tokens(self.key(x_BCHW), self.heads),
-            tokens(self.value(x_BCHW), self.heads),
+        scale = (x_BCHW.shape[1] // self.heads) ** -0.5
+        attended_BCHW = attend(
+            self.query(x_BCHW), self.key(x_BCHW), self.value(x_BCHW), self.heads, scale
         )
-        joined_BCHW: Tensor = self.output(attended_BNTD.mT.reshape(x_BCHW.shape))
+        joined_BCHW: Tensor = self.output(attended_BCHW)
         return self.gamma * joined_BCHW

@@ -14,9 +14,13 @@ The norm sees one number per image and channel, so that training needs two image
 7 x 7 has no norm, and no such need).
 """
 
-# Shape letters: B batch, C channels, G windows on a side, H height, W width.
+# Shape letters: B batch, C channels, H height, S pieces, T pixels, W width.
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,6 +28,7 @@ from blocks.errors import SiteError
 from blocks.gates import GATES
 from blocks.norm import BatchNorm2d
 from blocks.options import GRID_WINDOW, bottleneck_width
+from blocks.passes import by_definition, mean
 
 PYRAMID = (1, 2, 4)
 
@@ -31,6 +36,48 @@ PYRAMID = (1, 2, 4)
 def _depthwise(channels: int, side: int, *, bias: bool) -> nn.Conv2d:
     """One weight for each number of a (side, side) grid, per channel."""
     return nn.Conv2d(channels, channels, kernel_size=side, groups=channels, bias=bias)
+
+
+def part_weights(parts: int, height: int, width: int) -> Tensor:
+    """What each pixel adds to the means over parts x parts pieces, shape (parts^2, H W), float64.
+
+    The pieces are those of torch's adaptive pooling: they overlap where the sides do not divide.
+    """
+    sides = []
+    for size in (height, width):
+        weights = torch.zeros(parts, size, dtype=torch.float64)
+        for part in range(parts):
+            start, end = part * size // parts, -(-(part + 1) * size // parts)
+            weights[part, start:end] = 1 / (end - start)
+        sides.append(weights)
+    rows, columns = sides
+    return (rows[:, None, :, None] * columns[None, :, None, :]).reshape(-1, height * width)
+
+
+@lru_cache(maxsize=64)
+def _part_weights(
+    parts: tuple[int, ...], height: int, width: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    with torch.inference_mode(False):  # kept for training too, whoever asks first
+        every = torch.cat([part_weights(each, height, width) for each in parts])
+        return every.to(device=device, dtype=dtype)
+
+
+def weighted_parts(x_BCHW: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Depthwise convolutions of the means over pieces, added, shape (B, C).
+
+    Both are linear, so the weights are spread over the pixels first and the map is read once.
+
+    Args:
+        x_BCHW: The map.
+        weights: For the means over k x k pieces each, shape (C, 1, k, k).
+    """
+    height, width = x_BCHW.shape[2:]
+    taps_CS = torch.cat([weight.flatten(1) for weight in weights], dim=1)
+    parts = tuple(weight.shape[-1] for weight in weights)
+    spread_ST = _part_weights(parts, height, width, x_BCHW.device, taps_CS.dtype)
+    weights_CHW = (taps_CS @ spread_ST).view(-1, height, width)
+    return (x_BCHW * weights_CHW).sum(dim=(2, 3))
 
 
 class PyramidSqueezeExcite(nn.Module):
@@ -55,16 +102,21 @@ class PyramidSqueezeExcite(nn.Module):
         """Gate the channels of a map (B, C, H, W)."""
         described_BC = self.norm(self.describe(x_BCHW)).relu().flatten(1)
         gate_BC: Tensor = self.gate(self.excite(self.squeeze(described_BC).relu()))
-        return x_BCHW * gate_BC[:, :, None, None]
+        return x_BCHW * gate_BC.unsqueeze(-1).unsqueeze(-1)
 
     def describe(self, x_BCHW: Tensor) -> Tensor:
         """One number per channel before the norm, shape (B, C, 1, 1)."""
-        whole_BC11, quarters_BC11, sixteenths_BC11 = (
-            fuse(functional.adaptive_avg_pool2d(x_BCHW, side))
-            for side, fuse in zip(PYRAMID, self.fuse, strict=True)
-        )
-        described_BC11: Tensor = whole_BC11 + quarters_BC11 + sixteenths_BC11
-        return described_BC11
+        if by_definition(x_BCHW):
+            whole_BC11, quarters_BC11, sixteenths_BC11 = (
+                fuse(functional.adaptive_avg_pool2d(x_BCHW, side))
+                for side, fuse in zip(PYRAMID, self.fuse, strict=True)
+            )
+            described_BC11: Tensor = whole_BC11 + quarters_BC11 + sixteenths_BC11
+            return described_BC11
+        described_BC = weighted_parts(x_BCHW, [fuse.get_parameter("weight") for fuse in self.fuse])
+        for fuse in self.fuse:
+            described_BC = described_BC + fuse.get_parameter("bias")
+        return described_BC[:, :, None, None]
 
 
 class GridSqueezeExcite(nn.Module):
@@ -105,7 +157,15 @@ class GridSqueezeExcite(nn.Module):
                 f"rgse: a block with grid {self.grid} takes maps of {side} x {side}, not of"
                 f" {height} x {width}"
             )
-        windows_BCGG = functional.avg_pool2d(x_BCHW, GRID_WINDOW)
-        described_BC = self.norm(self.fuse(windows_BCGG)).relu().flatten(1)
+        described_BC = self.norm(self.describe(x_BCHW)).relu().flatten(1)
         gate_BC: Tensor = self.gate(self.excite(self.squeeze(described_BC).relu()))
-        return x_BCHW * gate_BC[:, :, None, None]
+        return x_BCHW * gate_BC.unsqueeze(-1).unsqueeze(-1)
+
+    def describe(self, x_BCHW: Tensor) -> Tensor:
+        """One number per channel before the norm, shape (B, C, 1, 1)."""
+        if self.grid == 1:
+            return mean(x_BCHW, (2, 3), keepdim=True)
+        if by_definition(x_BCHW):
+            described_BC11: Tensor = self.fuse(functional.avg_pool2d(x_BCHW, GRID_WINDOW))
+            return described_BC11
+        return weighted_parts(x_BCHW, [self.fuse.get_parameter("weight")])[:, :, None, None]

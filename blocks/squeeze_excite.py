@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from blocks.gates import GATES
 from blocks.options import bottleneck_width
+from blocks.passes import mean
 
 
 class SqueezeExcite(nn.Module):
@@ -37,6 +38,9 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gate the channels of a map (B, C, H, W)."""
-        mean_BC = x_BCHW.mean(dim=(2, 3))
-        gate_BC: Tensor = self.gate(self.excite(self.squeeze(mean_BC).relu()))
-        return x_BCHW * gate_BC[:, :, None, None]
+        return x_BCHW * self.channel_gate(x_BCHW)
+
+    def channel_gate(self, x_BCHW: Tensor) -> Tensor:
+        """A gate per channel, shape (B, C, 1, 1)."""
+        gate_BC: Tensor = self.gate(self.excite(self.squeeze(mean(x_BCHW, (2, 3))).relu()))
+        return gate_BC.unsqueeze(-1).unsqueeze(-1)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from blocks.norm import BatchNorm2d
+from blocks.passes import PlaneConv2d, maximum, mean, rescale
 
 POOL_HEIGHT, POOL_WIDTH, POOL_CHANNELS = 2, 3, 1  # the dimension that a branch pools away
 
@@ -37,7 +38,7 @@ class PlaneGate(nn.Module):
     def __init__(self, pooled: int, *, kernel_size: int = 7) -> None:
         super().__init__()
         self.pooled = pooled
-        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        self.conv = PlaneConv2d(2, kernel_size)
         self.norm = BatchNorm2d(1, momentum=0.01)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -46,9 +47,8 @@ class PlaneGate(nn.Module):
 
     def pool(self, x_BCHW: Tensor) -> Tensor:
         """Maximum and mean: the map's shape with 2 in the pooled dimension."""
-        maximum = x_BCHW.amax(dim=self.pooled, keepdim=True)
-        mean = x_BCHW.mean(dim=self.pooled, keepdim=True)
-        return torch.cat((maximum, mean), dim=self.pooled)
+        both = maximum(x_BCHW, self.pooled), mean(x_BCHW, self.pooled, keepdim=True)
+        return torch.cat(both, dim=self.pooled)
 
     def logits(self, maximum_and_mean: Tensor) -> Tensor:
         """What the sigmoid is taken of: the map's shape with 1 in the pooled dimension."""
@@ -70,7 +70,7 @@ def scaled(x_BCHW: Tensor, gates: Sequence[Tensor], *, combine: str = "mean") ->
     total = gates[0] + gates[1]
     for gate in gates[2:]:
         total = total + gate
-    return x_BCHW * total
+    return rescale(x_BCHW, total)
 
 
 class TripletAttention(nn.Module):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from blocks.options import CHANNELS_AXIS, bottleneck_width
+from blocks.passes import mean
 from blocks.rotated import RotatedPlanePlusSqueeze, RotatedPlaneThenSqueeze, RotatedSqueezeThenPlane
 from blocks.squeeze_excite import SqueezeExcite
 from blocks.triplet import POOL_CHANNELS, POOL_HEIGHT, POOL_WIDTH, PlaneGate, scaled
@@ -71,7 +72,7 @@ class SqueezedPlaneGate(PlaneGate):
     def channel_means(self, x_BCHW: Tensor, maximum_and_mean: Tensor) -> Tensor:
         """Means of the channels, shape (B, C), by way of the pooled means where they have them."""
         if self.pooled == POOL_CHANNELS:
-            return x_BCHW.mean(dim=(2, 3))
+            return mean(x_BCHW, (2, 3))
         return self._mean_half(maximum_and_mean).mean(dim=(2, 3))
 
     def _mean_half(self, maximum_and_mean: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ class SqueezeThenPlane(SqueezedPlaneGate):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """All that the branch scales the map by; broadcasts to the map's shape."""
         if self.pooled == POOL_CHANNELS:
-            channel_BC11 = self.channel_logits(x_BCHW.mean(dim=(2, 3))).sigmoid()
+            channel_BC11 = self.channel_logits(mean(x_BCHW, (2, 3))).sigmoid()
             return channel_BC11 * self.logits(self.pool(x_BCHW * channel_BC11)).sigmoid()
         # A factor above 0 that is the same all along what is pooled moves out of mean and maximum.
         pooled = self.pool(x_BCHW)

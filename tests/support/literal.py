@@ -1,12 +1,229 @@
 """Blocks as their papers and authors state them, step by step, for comparison and for counting.
 
-Maps are turned by permutations, every branch scales the map for itself. Parameters have the names
-of those in ``blocks``, so that a state moves from one to the other.
+Maps are turned by permutations, pooled by torch's pools, scaled by every branch for itself and
+multiplied by bases as large as they are. Parameters have the names of those in ``blocks``, so that
+a state moves from one to the other.
 """
+
+import math
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from blocks.composition import parse_members
+from blocks.frequency import parse_frequency, scaled_index
+from blocks.gates import GATES
+from blocks.options import eca_kernel_size
+
+
+class SqueezeExcite(nn.Module):
+    def __init__(self, channels, *, reduction=16, bias=False, gate="sigmoid"):
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.gate = GATES[gate]
+        self.squeeze = nn.Linear(channels, hidden, bias=bias)
+        self.excite = nn.Linear(hidden, channels, bias=bias)
+
+    def forward(self, x):
+        batch, channels = x.shape[:2]
+        y = functional.adaptive_avg_pool2d(x, 1).view(batch, channels)
+        y = self.gate(self.excite(torch.relu(self.squeeze(y))))
+        return x * y.view(batch, channels, 1, 1).expand_as(x)
+
+
+class EfficientChannel(nn.Module):
+    def __init__(self, channels, *, kernel_size="auto", gate="sigmoid"):
+        super().__init__()
+        size = eca_kernel_size(channels) if kernel_size == "auto" else kernel_size
+        self.gate = GATES[gate]
+        self.conv = nn.Conv1d(1, 1, size, padding=(size - 1) // 2, bias=False)
+
+    def forward(self, x):
+        y = functional.adaptive_avg_pool2d(x, 1)
+        y = self.conv(y.squeeze(-1).transpose(-1, -2)).transpose(-1, -2).unsqueeze(-1)
+        return x * self.gate(y).expand_as(x)
+
+
+class FrequencyChannel(nn.Module):
+    """A basis per channel is a buffer of the map's size, and the map is multiplied by it."""
+
+    def __init__(self, channels, *, size, frequency="top16", reduction=16, gate="sigmoid"):
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.gate = GATES[gate]
+        self.squeeze = nn.Linear(channels, hidden, bias=False)
+        self.excite = nn.Linear(hidden, channels, bias=False)
+        self.register_buffer("basis", self.bases(channels, size, frequency), persistent=False)
+
+    @staticmethod
+    def bases(channels, size, frequency):
+        pairs = parse_frequency(frequency)
+        group = channels // len(pairs)
+        bases = torch.zeros(channels, *size, dtype=torch.float64)
+        for i, (u, v) in enumerate(pairs):
+            u, v = scaled_index(u, size[0], authors=False), scaled_index(v, size[1], authors=False)
+            for row in range(size[0]):
+                for column in range(size[1]):
+                    value = cosine(row, u, size[0]) * cosine(column, v, size[1])
+                    bases[i * group : (i + 1) * group, row, column] = value
+        return bases.float()
+
+    def forward(self, x):
+        batch, channels = x.shape[:2]
+        y = torch.sum(x * self.basis, dim=[2, 3])
+        y = self.gate(self.excite(torch.relu(self.squeeze(y)))).view(batch, channels, 1, 1)
+        return x * y.expand_as(x)
+
+
+def cosine(position, frequency, size):
+    value = math.cos(math.pi * frequency * (position + 0.5) / size) / math.sqrt(size)
+    return value if frequency == 0 else value * math.sqrt(2)
+
+
+class Energy(nn.Module):
+    def __init__(self, channels, *, energy_lambda=1e-4):
+        super().__init__()
+        self.energy_lambda = energy_lambda
+
+    def forward(self, x):
+        n = x.shape[2] * x.shape[3] - 1
+        squares = (x - x.mean(dim=[2, 3], keepdim=True)).pow(2)
+        variance = squares.sum(dim=[2, 3], keepdim=True) / n
+        y = squares / (4 * (variance + self.energy_lambda)) + 0.5
+        return x * torch.sigmoid(y)
+
+
+class ConvolutionalBlock(nn.Module):
+    def __init__(self, channels, *, reduction=16, kernel_size=7, norm=True):
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+        self.spatial = nn.Conv2d(2, 1, kernel_size, padding=(kernel_size - 1) // 2, bias=False)
+        self.norm = nn.BatchNorm2d(1, momentum=0.01) if norm else nn.Identity()
+
+    def forward(self, x):
+        size = x.shape[2:]
+        logits = self.shared(functional.avg_pool2d(x, size, stride=size))
+        logits = logits + self.shared(functional.max_pool2d(x, size, stride=size))
+        x = x * torch.sigmoid(logits)[:, :, None, None].expand_as(x)
+        pooled = torch.cat((torch.max(x, 1)[0].unsqueeze(1), torch.mean(x, 1).unsqueeze(1)), dim=1)
+        return x * torch.sigmoid(self.norm(self.spatial(pooled)))
+
+    def shared(self, pooled):
+        return self.excite(torch.relu(self.squeeze(pooled.flatten(1))))
+
+
+class ChannelSqueezeExcite(nn.Module):
+    def __init__(self, channels, *, reduction=2, gate="sigmoid"):
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.gate = GATES[gate]
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+
+    def forward(self, x):
+        batch, channels = x.shape[:2]
+        y = x.reshape(batch, channels, -1).mean(dim=2)
+        y = self.gate(self.excite(torch.relu(self.squeeze(y))))
+        return torch.mul(x, y.view(batch, channels, 1, 1))
+
+
+class SpatialSqueezeExcite(nn.Module):
+    def __init__(self, channels, *, gate="sigmoid"):
+        super().__init__()
+        self.gate = GATES[gate]
+        self.squeeze = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, x):
+        return torch.mul(x, self.gate(self.squeeze(x)))
+
+
+class ConcurrentSqueezeExcite(nn.Module):
+    def __init__(self, channels, *, reduction=2, combine="max", gate="sigmoid"):
+        super().__init__()
+        self.combine = {"max": torch.max, "add": torch.add, "mul": torch.mul}[combine]
+        self.channel = ChannelSqueezeExcite(channels, reduction=reduction, gate=gate)
+        self.spatial = SpatialSqueezeExcite(channels, gate=gate)
+
+    def forward(self, x):
+        return self.combine(self.channel(x), self.spatial(x))
+
+
+class PyramidSqueezeExcite(nn.Module):
+    def __init__(self, channels, *, reduction=16, gate="sigmoid"):
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.gate = GATES[gate]
+        self.fuse = nn.ModuleList(
+            nn.Conv2d(channels, channels, side, groups=channels) for side in (1, 2, 4)
+        )
+        self.norm = nn.BatchNorm2d(channels)
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+
+    def forward(self, x):
+        one, two, four = self.fuse
+        y = one(functional.adaptive_avg_pool2d(x, 1))
+        y = y + two(functional.adaptive_avg_pool2d(x, 2))
+        y = y + four(functional.adaptive_avg_pool2d(x, 4))
+        y = torch.relu(self.norm(y)).flatten(1)
+        y = self.gate(self.excite(torch.relu(self.squeeze(y))))
+        return x * y[:, :, None, None]
+
+
+class GridSqueezeExcite(nn.Module):
+    def __init__(self, channels, *, reduction=16, grid=1, gate="sigmoid"):
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.gate = GATES[gate]
+        self.fuse, self.norm = nn.Identity(), nn.Identity()
+        if grid > 1:
+            self.fuse = nn.Conv2d(
+                channels, channels, grid, stride=grid, groups=channels, bias=False
+            )
+            self.norm = nn.BatchNorm2d(channels)
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+
+    def forward(self, x):
+        y = torch.relu(self.norm(self.fuse(functional.avg_pool2d(x, 7, 7)))).flatten(1)
+        y = self.gate(self.excite(torch.relu(self.squeeze(y))))
+        return x * y[:, :, None, None]
+
+
+class PixelAttention(nn.Module):
+    """The matrix of all pairs of pixels, its softmax, the product with the values."""
+
+    def __init__(self, channels, *, heads=1, scale=False, output=False):
+        super().__init__()
+        self.heads, self.scale = heads, scale
+        self.query = nn.Conv2d(channels, channels, 1)
+        self.key = nn.Conv2d(channels, channels, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.output = nn.Conv2d(channels, channels, 1) if output else nn.Identity()
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        b, c, h, w = x.shape
+        shape = (b, self.heads, c // self.heads, h * w)
+        query, key, value = (f(x).reshape(shape) for f in (self.query, self.key, self.value))
+        similarity = query.mT @ key
+        if self.scale:
+            similarity = similarity * (c // self.heads) ** -0.5
+        out = value @ similarity.softmax(dim=-1).mT
+        return self.gamma * self.output(out.reshape(x.shape))
+
+
+class Residual(nn.Module):
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x):
+        return self.block(x) + x
+
 
 TURNS = {"cw": (0, 2, 1, 3), "hc": (0, 3, 2, 1), "hw": (0, 1, 2, 3)}  # each its own inverse
 
@@ -127,14 +344,66 @@ class Coordinate(nn.Module):
         return x * columns * rows
 
 
+def tripse(se):
+    return lambda channels, **options: TripSE(channels, se=se, **options)
+
+
+def multi_head(channels, *, heads=8):
+    return PixelAttention(channels, heads=heads, scale=True, output=True)
+
+
 # The blocks whose own code does fewer operations than their definition, which is what they cost.
+class Composed(nn.Module):
+    """Transcriptions one after the other, or their maps added up."""
+
+    def __init__(self, channels, *, blocks, combine=None):
+        super().__init__()
+        assert combine in (None, "sum")
+        self.combine = combine
+        self.members = nn.ModuleList(
+            TRANSCRIBED[m.block](channels, **m.settings) for m in parse_members(blocks)
+        )
+
+    def forward(self, x):
+        if self.combine == "sum":
+            return torch.stack([member(x) for member in self.members]).sum(dim=0)
+        return nn.Sequential(*self.members)(x)
+
+
 LITERAL = {
     "triplet": Triplet,
     "tripse1": TripSE1,
-    "tripse2": lambda channels, **options: TripSE(channels, se="before", **options),
-    "tripse3": lambda channels, **options: TripSE(channels, se="after", **options),
-    "tripse4": lambda channels, **options: TripSE(channels, se="inside", **options),
+    "tripse2": tripse("before"),
+    "tripse3": tripse("after"),
+    "tripse4": tripse("inside"),
+    "scse": ConcurrentSqueezeExcite,
 }
+TRANSCRIBED = {
+    **LITERAL,
+    "rgse": GridSqueezeExcite,
+    "spse": PyramidSqueezeExcite,
+    "simam": Energy,
+    "se": SqueezeExcite,
+    "eca": EfficientChannel,
+    "fca": FrequencyChannel,
+    "cbam": ConvolutionalBlock,
+    "cse": ChannelSqueezeExcite,
+    "sse": SpatialSqueezeExcite,
+    "selfatt": PixelAttention,
+    "mha": multi_head,
+    "coord": Coordinate,
+    "parallel": Composed,
+    "sequential": Composed,
+}
+DEPENDS_ON_THE_SIZE = {"fca"}
+
+
+def transcribed(name, channels, size, *, residual=False, **options):
+    """The literal transcription of a block of the registry for maps of a (height, width)."""
+    if name in DEPENDS_ON_THE_SIZE:
+        options["size"] = size
+    block = TRANSCRIBED[name](channels, **options)
+    return Residual(block) if residual else block
 
 
 def drawn(block, seed=0):
