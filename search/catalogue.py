@@ -37,6 +37,41 @@ def _block_data(spec: BlockSpec, *, adapted: bool) -> dict[str, Any]:
     return {**row, "adapted": adapted, "options": options}
 
 
+Row = tuple[str, ...]
+EVERY_BLOCK = (
+    " Every block has residual = false: whether its input is added to its output. gate is the"
+    " function of the gates: sigmoid, hardsigmoid, tanh, relu."
+)
+
+
+def blocks_tables(rows: list[dict[str, Any]]) -> tuple[list[Row], list[Row]]:
+    """Rows for a terminal: our blocks with what their options mean, and timm's with their names.
+
+    What ``EVERY_BLOCK`` says is left out of them.
+    """
+
+    def words(option: dict[str, Any]) -> str:
+        said = f"{option['name']} = {_spelt(option['default'])}"
+        return said if option["name"] == "gate" else f"{said}: {option['meaning']}"
+
+    own: list[Row] = []
+    adapted: list[Row] = []
+    for row in rows:
+        options = [o for o in row["options"] if (o["name"], o["default"]) != ("residual", False)]
+        if row["adapted"]:
+            named = (f"{o['name']} = {_spelt(o['default'])}" for o in options)
+            adapted.append((row["name"], row["title"], ", ".join(named)))
+        else:
+            meant = "\n".join(map(words, options))
+            own.append((row["name"], row["title"], row["paper"], meant))
+    return own, adapted
+
+
+def _spelt(value: object) -> str:
+    """A value as a space file has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def parse_input(text: str) -> tuple[int, int, int]:
     """Read an input shape, "3x224x224".
 

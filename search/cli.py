@@ -366,31 +366,14 @@ def _load_weights(
 
 
 def _print_blocks(rows: list[dict[str, Any]], form: str) -> None:
-    from search import output
+    from search import catalogue, output
 
     if form == "json":
         output.emit(output.json_text(rows))
         return
-    shown = [
-        (
-            row["name"],
-            row["title"],
-            row["paper"],
-            "\n".join(f"{o['name']} = {o['default']}: {o['meaning']}" for o in row["options"]),
-        )
-        for row in rows
-        if not row["adapted"]
-    ]
-    output.results.print(output.table("", ("block", "name", "paper", "options"), shown))
-    adapted = [
-        (
-            row["name"],
-            row["title"],
-            ", ".join(f"{o['name']} = {o['default']}" for o in row["options"]),
-        )
-        for row in rows
-        if row["adapted"]
-    ]
+    own, adapted = catalogue.blocks_tables(rows)
+    output.results.print(output.table("", ("block", "name", "paper", "options"), own))
+    output.results.print(catalogue.EVERY_BLOCK)
     title = "timm's own modules; search blocks --format json says what their options mean"
     output.results.print(output.table(title, ("block", "name", "options"), adapted))
 
