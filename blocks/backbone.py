@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -20,25 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from blocks.errors import BackboneError, listing, suggestion
 from blocks.options import MapShape
-from blocks.site import IN_BLOCK, STAGE, STANDARD, STEM, Site, SiteTable
+from blocks.site import BEFORE, NHWC, TOKENS, Point, Site, SiteTable
 
 if TYPE_CHECKING:
     from torch import nn
 
-
-@dataclass(frozen=True)
-class AttachPoint:
-    """A place in a family of backbones, before its map's shape is known."""
-
-    name: str
-    placement: str
-    stage: int
-    unit: int
-    position: str
-    path: str
-
-
-Adapter = Callable[["nn.Module"], Iterator[AttachPoint]]
+Size = tuple[int, int]
+Build = Callable[[int, int, Size], "nn.Module"]
 
 
 @dataclass(frozen=True)
@@ -47,45 +35,28 @@ class Backbone:
 
     Args:
         name: The name in spaces.
-        build: Builds it from (number of classes, channels of the images).
-        adapter: Lists where blocks attach.
+        build: Builds it from (number of classes, channels of the images, their height and width).
+        family: The adapter that lists where blocks attach, as "module:function" of ``families``.
         title: One line for the catalogue.
         small: Whether it is made for small images (32 x 32, 10 classes) as in CIFAR papers.
     """
 
     name: str
-    build: Callable[[int, int], nn.Module]
-    adapter: Adapter
+    build: Build
+    family: str
     title: str
     small: bool = False
 
-
-def _residual_points(network: nn.Module, *, stem: str) -> Iterator[AttachPoint]:
-    """Sites of networks made of ``layer1`` ... ``layerN``, each a sequence of residual units.
-
-    The last norm of a unit's branch is its highest-numbered ``bn``.
-    """
-    yield AttachPoint(STEM, STEM, 0, 0, "", stem)
-    stages = [name for name, _ in network.named_children() if name.startswith("layer")]
-    for stage, layer in enumerate(stages, start=1):
-        units = list(network.get_submodule(layer).named_children())
-        for unit, (child, module) in enumerate(units, start=1):
-            norm = max(name for name, _ in module.named_children() if name.startswith("bn"))
-            name = f"stage{stage}.unit{unit}.{STANDARD}"
-            yield AttachPoint(name, IN_BLOCK, stage, unit, STANDARD, f"{layer}.{child}.{norm}")
-        yield AttachPoint(f"stage{stage}", STAGE, stage, 0, "", layer)
+    def points(self, network: nn.Module) -> list[Point]:
+        """Where blocks attach to the network."""
+        module, _, function = self.family.partition(":")
+        adapter = getattr(importlib.import_module(f"blocks.families.{module}"), function)
+        found: Iterable[Point] = adapter(network)
+        return list(found)
 
 
-def _cifar_points(network: nn.Module) -> Iterator[AttachPoint]:
-    return _residual_points(network, stem="act1")
-
-
-def _timm_resnet_points(network: nn.Module) -> Iterator[AttachPoint]:
-    return _residual_points(network, stem="maxpool")
-
-
-def _cifar_resnet(units: int, *, projection: bool) -> Callable[[int, int], nn.Module]:
-    def build(num_classes: int, in_channels: int) -> nn.Module:
+def _cifar_resnet(units: int, *, projection: bool) -> Build:
+    def build(num_classes: int, in_channels: int, size: Size) -> nn.Module:
         module = importlib.import_module("blocks.cifar_resnet")
         network: nn.Module = module.CifarResNet(
             units, num_classes=num_classes, in_channels=in_channels, projection=projection
@@ -95,8 +66,8 @@ def _cifar_resnet(units: int, *, projection: bool) -> Callable[[int, int], nn.Mo
     return build
 
 
-def _timm(name: str) -> Callable[[int, int], nn.Module]:
-    def build(num_classes: int, in_channels: int) -> nn.Module:
+def _timm(name: str) -> Build:
+    def build(num_classes: int, in_channels: int, size: Size) -> nn.Module:
         timm = importlib.import_module("timm")
         network: nn.Module = timm.create_model(
             name, pretrained=False, num_classes=num_classes, in_chans=in_channels
@@ -112,19 +83,19 @@ BACKBONES: dict[str, Backbone] = {
         Backbone(
             "resnet20",
             _cifar_resnet(3, projection=False),
-            _cifar_points,
+            "residual:cifar_points",
             "CIFAR ResNet-20, parameter-free shortcuts (He et al., option A)",
             small=True,
         ),
         Backbone(
             "resnet20-b",
             _cifar_resnet(3, projection=True),
-            _cifar_points,
+            "residual:cifar_points",
             "CIFAR ResNet-20, projection shortcuts (option B)",
             small=True,
         ),
         *(
-            Backbone(name, _timm(name), _timm_resnet_points, f"timm's {name}")
+            Backbone(name, _timm(name), "residual:timm_points", f"timm's {name}")
             for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
         ),
     )
@@ -159,28 +130,52 @@ def trace_sites(name: str, input_shape: tuple[int, int, int], classes: int) -> S
     from blocks.cost import measure_cost
 
     row = backbone(name)
-    with torch.device("meta"):
-        network = row.build(classes, input_shape[0]).eval()
-    points = list(row.adapter(network))
-    shapes: dict[str, MapShape] = {}
-
-    def note(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            shapes[path] = MapShape(*output.shape[1:])
-
-        return hook
-
-    for point in points:
-        network.get_submodule(point.path).register_forward_hook(note(point.path))
+    channels, *size = input_shape
     try:
+        with torch.device("meta"):
+            network = row.build(classes, channels, (size[0], size[1])).eval()
+        points = row.points(network)
+        shapes: dict[str, MapShape] = {}
+        for point in points:
+            _note_shape(network, point, shapes)
         cost = measure_cost(network, input_shape)
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError, ValueError) as error:
         raise BackboneError(f"{name} cannot take images of {input_shape}: {error}") from error
-    sites = tuple(
-        Site(p.name, p.placement, p.stage, p.unit, p.position, p.path, shapes[p.path])
-        for p in points
-    )
+    sites = tuple(Site(**vars(point), shape=shapes[point.name]) for point in points)
     return SiteTable(name, input_shape, classes, sites, cost)
+
+
+def _note_shape(network: nn.Module, point: Point, shapes: dict[str, MapShape]) -> None:
+    """Have a network note the map at a point when it runs.
+
+    A shortcut without a module has the map that its unit is given.
+    """
+    parent, _, name = point.path.rpartition(".")
+    host = getattr(network.get_submodule(parent), name)
+
+    def given(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        shapes[point.name] = _map_shape(network, point, inputs[0])
+
+    def returned(module: nn.Module, inputs: Any, output: Any) -> None:
+        shapes[point.name] = _map_shape(network, point, output)
+
+    if host is None:
+        network.get_submodule(parent).register_forward_pre_hook(given)
+    elif point.side == BEFORE:
+        host.register_forward_pre_hook(given)
+    else:
+        host.register_forward_hook(returned)
+
+
+def _map_shape(network: nn.Module, point: Point, x: Any) -> MapShape:
+    """The map of a tensor that lies in memory as the point says."""
+    if point.layout == NHWC:
+        height, width, channels = x.shape[1:]
+        return MapShape(channels, height, width)
+    if point.layout == TOKENS:
+        height, width = network.patch_embed.grid_size  # type: ignore[union-attr, misc]
+        return MapShape(x.shape[-1], height, width)
+    return MapShape(*x.shape[1:])
 
 
 @cache
@@ -213,8 +208,9 @@ def _trace_key(name: str, input_shape: tuple[int, int, int], classes: int) -> st
     for part in (name, input_shape, classes, version("torch"), version("timm")):
         content.update(repr(part).encode())
     here = Path(__file__).parent
-    for source in ("backbone.py", "cifar_resnet.py", "cost.py", "formulas.py", "site.py"):
-        content.update((here / source).read_bytes())
+    sources = ["backbone.py", "cifar_resnet.py", "cost.py", "formulas.py", "site.py"]
+    for source in [*(here / source for source in sources), *sorted(here.glob("families/*.py"))]:
+        content.update(source.read_bytes())
     return f"{name}-{content.hexdigest()[:24]}"
 
 

@@ -7,7 +7,6 @@ block leaves the backbone's first weights, and every other block's, as they were
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import nn
 
 from blocks import registry
 from blocks.architecture import Architecture, resolve
+from blocks.attach import attach
 from blocks.backbone import backbone, site_table
 from blocks.identity import IdentityStart
 
@@ -56,7 +56,7 @@ def build_network(
     sites = site_table(architecture.backbone, (in_channels, height, width), num_classes)
     resolved = resolve(architecture, sites)
     with _Stream(seed, "backbone"):
-        network = row.build(num_classes, in_channels)
+        network = row.build(num_classes, in_channels, (height, width))
     placed = [(sites.expand(placement.site)[0], placement) for placement in resolved.placements]
     # Inner modules first: attaching behind a stage moves its units one name deeper.
     placed.sort(key=lambda pair: pair[0].path.count("."), reverse=True)
@@ -66,17 +66,8 @@ def build_network(
         if placement.identity_start:
             block = IdentityStart(block)
         block.attention_site = site.name  # type: ignore[assignment]
-        attach_after(network, site.path, block)
+        attach(network, site, block)
     return network
-
-
-def attach_after(network: nn.Module, path: str, block: nn.Module) -> None:
-    """Put a block behind the module at ``path``; the module becomes its ``host``."""
-    parent_path, _, name = path.rpartition(".")
-    parent = network.get_submodule(parent_path)
-    host = parent.get_submodule(name)
-    joined = nn.Sequential(OrderedDict(host=host, attention=block))
-    parent.add_module(name, joined)
 
 
 def _size(given: tuple[int, int] | int | None, architecture: Architecture) -> tuple[int, int]:
