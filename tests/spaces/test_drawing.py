@@ -494,7 +494,7 @@ def test_a_value_that_works_somewhere_is_allowed(attention):
 
 def test_a_value_that_works_in_one_backbone_is_allowed(monkeypatch):
     # resnet18's stem has 64 channels; its table is made by hand, so that timm is not loaded.
-    stem = Site("stem", "stem", 0, 0, "", "maxpool", MapShape(64, 4, 4))
+    stem = Site("stem", "stem", 0, 0, "", "maxpool", shape=MapShape(64, 4, 4))
     tables = {
         "resnet18": SiteTable("resnet18", AT_14.input_shape, 10, (stem,), Cost()),
         "resnet20": site_table("resnet20", AT_14.input_shape, 10),
