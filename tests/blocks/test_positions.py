@@ -14,7 +14,7 @@ class Zeros(nn.Module):
 
 
 def network_of(name, size=64):
-    """A backbone whose norms have numbers of their own: timm starts the last one of a branch at 0."""
+    """A backbone with drawn norms: timm starts the last one of a branch at 0."""
     torch.manual_seed(0)
     network = backbone(name).build(10, 3, (size, size)).eval()
     for module in network.modules():
