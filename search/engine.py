@@ -13,7 +13,7 @@ import platform
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from search.outcome import (
     FAILED,
     FINISHED,
     PRUNED,
+    REUSED,
     RUNNING,
     SUCCEEDED,
     WAITING,
@@ -37,7 +38,7 @@ from search.outcome import (
     Outcome,
 )
 from search.plan import StudyPlan
-from search.provenance import command_line
+from search.provenance import command_line, cpu_name
 from search.samplers import Proposer, mirrored_distributions, proposal_seed
 from search.store import (
     ACCEPTED,
@@ -64,6 +65,7 @@ from spaces.drawing import (
     sites_of,
     violated,
 )
+from spaces.metrics import SPEED
 from spaces.parameters import Choice, Domain
 
 MAX_DRAWS = 100
@@ -193,6 +195,8 @@ class Study:
                     self.id, trial.number, ending="lost", cause="the parent process ended"
                 )
                 trial.state = WAITING
+            if self.plan.latency and trial.state in SUCCEEDED and trial.latency_ratio is None:
+                trial.state = WAITING  # to be timed; its training is kept
             if trial.state == WAITING:
                 self.waiting.append(trial.number)
         for number, architecture in read_findings(self.store.engine, self.id).items():
@@ -234,6 +238,8 @@ class Study:
             trial.training,
             self.plan.data.name,
             trial.seed,
+            latency=self.plan.latency,
+            trained=_is_trained(trial),
         )
 
     @property
@@ -487,10 +493,20 @@ class Study:
         more: list[tuple[Candidate, Cost]] | None = None,
     ) -> None:
         """Decide on one trial: in memory and, in one transaction, in the database."""
-        origin = self.store.finished_elsewhere(digest, seed, self.id)
+        origin = self._origin(digest, seed)
+        unmeasured = self.plan.latency and origin is not None and origin.latency_ratio is None
         number = len(self.trials)
         trial = NewTrial(
-            number, digest, seed, label, parameters, distributions, proposal, baseline, origin
+            number,
+            digest,
+            seed,
+            label,
+            parameters,
+            distributions,
+            proposal,
+            baseline,
+            origin,
+            unmeasured,
         )
         candidates = [*(more or []), *([new] if new else [])]
         self.store.add_trials(
@@ -502,17 +518,35 @@ class Study:
         )
         record = _record(trial, like, new)
         self._know(record)
-        if origin is None:
+        if origin is not None:
+            self._take_over(record, origin)
+        if origin is None or unmeasured:
             self.waiting.append(number)
         else:
-            record.state, record.epochs = "reused", origin.epochs
-            record.measurements = dict(origin.measurements)
-            record.finished = now()
+            record.state, record.finished = REUSED, now()
             self._told_of(record)
-            found = read_findings(self.store.engine, self.id).get(number)
-            if found is not None:
-                self._expect(number, found)
         self.changed()
+
+    def _origin(self, digest: str, seed: int) -> TrialRecord | None:
+        """A finished trial of another study; a latency of another machine stays behind."""
+        origin = self.store.finished_elsewhere(digest, seed, self.id)
+        if origin is None or not origin.speed:
+            return origin
+        made = self.store.provenance_of(origin)
+        place = made.get("device"), made.get("machine", {}).get("cpu")
+        if place == (self.plan.device, cpu_name()):
+            return origin
+        kept = {key: value for key, value in origin.measurements.items() if key[0] != SPEED}
+        return replace(origin, measurements=kept)
+
+    def _take_over(self, record: TrialRecord, origin: TrialRecord) -> None:
+        """Give a trial what its origin has come to."""
+        record.epochs = origin.epochs
+        record.measurements = dict(origin.measurements)
+        record.origin = f"trial {origin.number}"  # stored, it has its study's name too
+        found = read_findings(self.store.engine, self.id).get(record.number)
+        if found is not None:
+            self._expect(record.number, found)
 
     def _keep(self, rows: list[ProposalRow], refused: list[tuple[Candidate, Cost]]) -> None:
         if rows:
@@ -534,12 +568,15 @@ class Study:
     ) -> TrialRecord:
         """Record how a trial ended, then tell the sampler."""
         trial = self.trials[number]
+        if _is_trained(trial):  # it was timed alone; what it was before, it is again
+            state = REUSED if trial.origin else COMPLETE
+            outcome = replace(outcome, state=state, seconds=trial.seconds)
         trial.state = outcome.state
-        trial.epochs = len(outcome.epochs)
+        trial.epochs = len(outcome.epochs) or trial.epochs
         trial.error = outcome.error
         trial.seconds = outcome.seconds
         trial.finished = now()
-        trial.measurements = {(s, m): value for s, m, value in outcome.measurements}
+        trial.measurements |= {(s, m): value for s, m, value in outcome.measurements}
         told = self._verdict(trial)
         content = {**provenance, "command": command_line()}
         self.store.finish_trial(self.id, number, outcome, provenance=content, told=told)
@@ -636,6 +673,11 @@ class Study:
             self.note,
             warning,
         )
+
+
+def _is_trained(trial: TrialRecord) -> bool:
+    """Whether a trial that waits or runs has its accuracy already, and is but to be timed."""
+    return trial.accuracy is not None
 
 
 def _record(
