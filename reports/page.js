@@ -334,7 +334,7 @@
     const [first, third] = [rows[LATENCY + "_first"][i], rows[LATENCY + "_third"][i]];
     if (first !== null && third !== null) {
       const speed = Math.round(rows.throughput[i]).toLocaleString("en");
-      made.title = `quartiles ${ratio(first)} to ${ratio(third)}, ${rows.latency_ms[i].toPrecision(3)} ms, ${speed} images/s`;
+      made.title = `quartiles ${ratio(first)} to ${ratio(third)}, ${rows.latency_ms[i].toFixed(3)} ms, ${speed} images/s`;
     }
     if (rows.flags[i]) made.append(" ", element("span", { class: "tag" }, rows.flags[i]));
     return made;

@@ -143,7 +143,7 @@ def latency_cell(trial: TrialRecord) -> dict[str, str]:
     first, third = (speed.get(f"latency_ratio_{name}", ratio) for name in ("first", "third"))
     exact = (
         f"quartiles {wording.ratio(first)} to {wording.ratio(third)},"
-        f" {speed.get('latency_ms', 0):.3g} ms, {speed.get('throughput', 0):,.0f} images/s"
+        f" {wording.fixed(speed.get('latency_ms', 0), 3)} ms, {speed.get('throughput', 0):,.0f} images/s"
     )
     return {
         "value": wording.ratio(ratio),
@@ -342,7 +342,8 @@ def provenance_rows(records: StudyRecords) -> list[dict[str, Any]]:
     counts: dict[str, Counter[str]] = {}
     for attempt in records.attempts:
         if attempt.trial in done and attempt.ending in (COMPLETE, None):
-            for name, value in flattened(attempt.provenance):
+            content = {k: v for k, v in attempt.provenance.items() if k != "attempt"}
+            for name, value in flattened(content):
                 counts.setdefault(name, Counter())[value] += 1
     rows = [
         {
