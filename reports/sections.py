@@ -141,9 +141,10 @@ def latency_cell(trial: TrialRecord) -> dict[str, str]:
     if ratio is None:
         return {"value": wording.DASH, "flags": "", "exact": ""}
     first, third = (speed.get(f"latency_ratio_{name}", ratio) for name in ("first", "third"))
+    milliseconds = wording.fixed(speed.get("latency_ms", 0), 3)
     exact = (
-        f"quartiles {wording.ratio(first)} to {wording.ratio(third)},"
-        f" {wording.fixed(speed.get('latency_ms', 0), 3)} ms, {speed.get('throughput', 0):,.0f} images/s"
+        f"quartiles {wording.ratio(first)} to {wording.ratio(third)}, {milliseconds} ms,"
+        f" {speed.get('throughput', 0):,.0f} images/s"
     )
     return {
         "value": wording.ratio(ratio),

@@ -191,10 +191,7 @@ class Study:
         for trial in read_trials(self.store.engine, self.id):
             self._know(trial)
             if trial.state == RUNNING:
-                self.store.put_back(
-                    self.id, trial.number, ending="lost", cause="the parent process ended"
-                )
-                trial.state = WAITING
+                self._put_back(trial, ending="lost", cause="the parent process ended")
             if self.plan.latency and trial.state in SUCCEEDED and trial.latency_ratio is None:
                 trial.state = WAITING  # to be timed; its training is kept
             if trial.state == WAITING:
@@ -569,8 +566,7 @@ class Study:
         """Record how a trial ended, then tell the sampler."""
         trial = self.trials[number]
         if _is_trained(trial):  # it was timed alone; what it was before, it is again
-            state = REUSED if trial.origin else COMPLETE
-            outcome = replace(outcome, state=state, seconds=trial.seconds)
+            outcome = replace(outcome, state=_state_at_rest(trial), seconds=trial.seconds)
         trial.state = outcome.state
         trial.epochs = len(outcome.epochs) or trial.epochs
         trial.error = outcome.error
@@ -596,7 +592,7 @@ class Study:
             line = f"{MAX_LOST} workers died over it; the last: {cause}"
             self.on_finish(number, Outcome(FAILED, error=line), {})
             return
-        self.store.put_back(self.id, number, ending="lost", cause=cause)
+        self._put_back(trial, ending="lost", cause=cause)
         trial.state = WAITING
         self.running.discard(number)
         self.waiting.appendleft(number)
@@ -604,11 +600,14 @@ class Study:
     def interrupt(self) -> None:
         """Put back what is running: it is evaluated again when the study goes on."""
         for number in sorted(self.running):
-            self.store.put_back(
-                self.id, number, ending="interrupted", cause="the study was stopped"
-            )
-            self.trials[number].state = WAITING
+            trial = self.trials[number]
+            self._put_back(trial, ending="interrupted", cause="the study was stopped")
         self.running.clear()
+
+    def _put_back(self, trial: TrialRecord, *, ending: str, cause: str) -> None:
+        """Make a trial whose evaluation was cut off what it was before."""
+        trial.state = _state_at_rest(trial)
+        self.store.put_back(self.id, trial.number, ending=ending, cause=cause, state=trial.state)
 
     def _verdict(self, trial: TrialRecord) -> tuple[int, str, list[float] | None] | None:
         """What the sampler is to be told of a proposal, once all its replicates have ended."""
@@ -678,6 +677,13 @@ class Study:
 def _is_trained(trial: TrialRecord) -> bool:
     """Whether a trial that waits or runs has its accuracy already, and is but to be timed."""
     return trial.accuracy is not None
+
+
+def _state_at_rest(trial: TrialRecord) -> str:
+    """What a trial is while nobody evaluates it and nothing more is known of it."""
+    if not _is_trained(trial):
+        return WAITING
+    return REUSED if trial.origin else COMPLETE
 
 
 def _record(

@@ -745,12 +745,22 @@ class Store:
             .values(state=state, objective_values=values)
         )
 
-    def put_back(self, study_id: int, number: int, *, ending: str, cause: str) -> None:
-        """Let a trial whose evaluation was cut off wait for its next attempt."""
+    def put_back(
+        self, study_id: int, number: int, *, ending: str, cause: str, state: str = WAITING
+    ) -> None:
+        """Let a trial whose evaluation was cut off wait for its next attempt.
+
+        Args:
+            study_id: The study.
+            number: The trial.
+            ending: Of the attempt: lost or interrupted.
+            cause: Why.
+            state: Of the trial; another than waiting where its training is kept.
+        """
         with self.transaction() as connection:
             trial_id = self._trial_id(connection, study_id, number)
             connection.execute(
-                update(tables.trials).where(tables.trials.c.id == trial_id).values(state=WAITING)
+                update(tables.trials).where(tables.trials.c.id == trial_id).values(state=state)
             )
             self._end_attempt(connection, trial_id, ending, cause, "", None)
 

@@ -17,7 +17,7 @@ from blocks.architecture import Architecture, Placement
 from blocks.build import build_network
 from search.measure import measure_latency
 
-REPEATS = 7
+REPEATS = 5
 SHAPE = (1, 14, 14)
 TRAIN = """
 import torch

@@ -190,6 +190,21 @@ def test_cut_off_while_it_is_timed_it_is_timed_again_and_not_trained(opened, spa
     assert [t.state for t in stored(again)] == ["reused"] * 3
 
 
+@pytest.mark.parametrize("how", ["killed", "interrupted", "lost"])
+def test_a_finished_trial_stays_finished_when_its_timing_is_cut_off(opened, space, how):
+    drive(opened(space(SPACE), trials=3))
+    study = opened(space(SPACE), trials=3, latency=True)
+    number = study.next_assignment().trial
+    if how == "interrupted":
+        study.interrupt()
+    elif how == "lost":
+        study.on_lost(number, "signal 9")
+    again = opened(space(SPACE), trials=3, latency=False)
+    assert [t.state for t in stored(again)] == ["complete"] * 3
+    assert drive(again) == []
+    assert len(drive(opened(space(SPACE), trials=3, latency=True))) == 3
+
+
 def test_a_finished_study_is_timed_on_request_and_once(opened, space):
     drive(opened(space(SPACE), trials=4))
     study = opened(space(SPACE), trials=4, latency=True)
