@@ -119,6 +119,15 @@ def run(
     extend: Annotated[
         bool, typer.Option(help="Go on although the stored study has another space.")
     ] = False,
+    latency: Annotated[
+        bool | None,
+        typer.Option(
+            help="Time every complete trial in turn with the baseline; trials that have no"
+            " latency yet are timed, not trained again. (default: where latency_ratio is an"
+            " objective)",
+            show_default=False,
+        ),
+    ] = None,
     report: Annotated[
         str | None,
         typer.Option(help="Where the report goes. (default: STUDY-report.html)", metavar="PATH"),
@@ -154,6 +163,7 @@ def run(
         overrides=overrides or (),
         includes=include or (),
         extend=extend,
+        latency=latency,
     )
     check_place(report_path(plan.study, report))
     _close_result(execute(plan, _watch()), storage, report)

@@ -42,6 +42,7 @@ def settings_table(study: Study) -> Table:
         ("sampler", f"{plan.sampler}; pruner: {plan.pruner}"),
         ("workers", f"{plan.workers} on {plan.device}; threads of each: {plan.threads}"),
         ("objectives", ", ".join(f"{n} {d}" for n, d in study.objectives.items())),
+        ("latency", "timed in turn with the baseline" if plan.latency else "not timed"),
         ("caps", ", ".join(str(c) for c in plan.space.constraints) or "none"),
         ("storage", output.clean(study.result().storage)),
     ]

@@ -22,6 +22,7 @@ from spaces.parameters import Range, fixed
 from spaces.space import Space, load_space
 
 PRUNERS = ("none",)
+LATENCY_RATIO = "latency_ratio"
 EXECUTORS = ("local",)
 DEVICES = ("cpu", "cuda")
 DEFAULTS: dict[str, Any] = {
@@ -31,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "sampler": "nsga2",
     "pruner": "none",
     "data": "digits",
+    "latency": False,
 }
 
 
@@ -54,6 +56,7 @@ class StudyPlan:
         gpus: Devices over which workers are spread; empty: the first.
         includes: Files with a user's own blocks.
         extend: Whether a stored study may go on with another space.
+        latency: Whether complete trials are timed beside the baseline.
     """
 
     space: Space
@@ -71,6 +74,7 @@ class StudyPlan:
     gpus: tuple[str, ...]
     includes: tuple[str, ...]
     extend: bool
+    latency: bool
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -89,6 +93,7 @@ class StudyPlan:
             "seeds": self.seeds,
             "sampler": self.sampler,
             "pruner": self.pruner,
+            "latency": self.latency,
             "file": dict(self.space.study),
         }
 
@@ -125,6 +130,7 @@ def make_plan(
     overrides: Sequence[str] = (),
     includes: Sequence[str] = (),
     extend: bool = False,
+    latency: bool | None = None,
 ) -> StudyPlan:
     """Put a space file and flags together.
 
@@ -148,6 +154,7 @@ def make_plan(
         "pruner": pruner,
         "data": data,
         "epochs": epochs,
+        "latency": latency,
     }
     chosen = _settled(given, loaded, stored)
     _one_of("--sampler", chosen["sampler"], SAMPLERS)
@@ -164,6 +171,11 @@ def make_plan(
     facts = load_data(chosen["data"]).facts
     check_possible(loaded, facts)
     _check_together(loaded, chosen, facts, device)
+    if latency is False and LATENCY_RATIO in loaded.objectives:
+        raise StudyError(
+            f"--no-latency: {loaded.source} has the objective {LATENCY_RATIO}, which is measured;"
+            " leave the flag or the objective out"
+        )
     return StudyPlan(
         space=loaded,
         study=name,
@@ -180,6 +192,7 @@ def make_plan(
         gpus=tuple(gpus),
         includes=tuple(includes),
         extend=extend,
+        latency=chosen["latency"] or LATENCY_RATIO in loaded.objectives,
     )
 
 

@@ -37,7 +37,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from blocks import backbone, registry
 from blocks.errors import BackboneError, BlockError, listing, suggestion
 from blocks.site import PLACEMENTS, POSITIONS
-from spaces.metrics import COSTS, METRICS
+from spaces.metrics import COSTS, METRICS, OBJECTIVES
 
 JOIN = " + "
 ALL_STAGES = "all"
@@ -307,6 +307,15 @@ def _distinct(values: list[Any]) -> list[Any]:
     return values
 
 
+def _objective(name: str) -> str:
+    if name in METRICS and name not in OBJECTIVES:
+        raise ValueError(
+            f"{name} is recorded and no objective: absolute times of different moments do not"
+            f" compare. Optimise {METRICS[name].instead}, measured in turn with the baseline"
+        )
+    return _one_of("objective", OBJECTIVES)(name)
+
+
 BlockName = Annotated[StrictStr, AfterValidator(_known_block), _Names(_block_names)]
 BackboneName = Annotated[StrictStr, AfterValidator(_known_backbone), _Names(backbone.names)]
 
@@ -363,9 +372,7 @@ MaskItem: Any = Annotated[
 PositionName = Annotated[
     StrictStr, AfterValidator(_one_of("position", POSITIONS)), _Names(lambda: POSITIONS)
 ]
-ObjectiveName = Annotated[
-    StrictStr, AfterValidator(_one_of("objective", tuple(METRICS))), _Names(lambda: tuple(METRICS))
-]
+ObjectiveName = Annotated[StrictStr, AfterValidator(_objective), _Names(lambda: OBJECTIVES)]
 CostName = Annotated[StrictStr, AfterValidator(_one_of("cost", COSTS)), _Names(lambda: COSTS)]
 SamplerName = Annotated[
     StrictStr, AfterValidator(_one_of("sampler", SAMPLERS)), _Names(lambda: SAMPLERS)

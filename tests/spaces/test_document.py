@@ -15,7 +15,7 @@ from spaces.document import (
     original_path,
     read_yaml,
 )
-from spaces.metrics import METRICS
+from spaces.metrics import OBJECTIVES
 from spaces.space import parse_space, shipped_spaces
 
 # Two lines that every space needs: what is added starts in line 3.
@@ -107,6 +107,34 @@ BAD = [
         SPACE + "objectives:\n  accuracy: max\n  flop: min",
         5,
         ["unknown objective 'flop'", "mean 'flops'?", "Allowed: accuracy, params, macs, flops"],
+    ),
+    (
+        "latency in milliseconds",
+        SPACE + "objectives:\n  accuracy: max\n  latency_ms: min",
+        5,
+        [
+            "latency_ms is recorded and no objective",
+            "different moments do not compare",
+            "Optimise latency_ratio",
+        ],
+    ),
+    (
+        "throughput",
+        SPACE + "objectives:\n  accuracy: max\n  throughput: max",
+        5,
+        ["throughput is recorded and no objective", "Optimise latency_ratio"],
+    ),
+    (
+        "direction of latency",
+        SPACE + "objectives:\n  accuracy: max\n  latency_ratio: max",
+        5,
+        ["objectives.latency_ratio is 'max'; lower is better, so write 'min'"],
+    ),
+    (
+        "cap on latency",
+        SPACE + "constraints:\n  latency_ratio: 1.1",
+        4,
+        ["unknown cost 'latency_ratio'", "Allowed: params, macs, flops"],
     ),
     (
         "misspelt accuracy",
@@ -652,7 +680,7 @@ def test_enumerations_are_the_tables_names():
     assert enumerations(attention["type"]) == {(*registry.names(), *registry.adapted_names())}
     assert enumerations(attention["placement"]) == {PLACEMENTS}
     assert enumerations(schema["properties"]["backbone"]) == {backbone.names()}
-    assert enumerations(schema["properties"]["objectives"]) == {tuple(METRICS), ("max", "min")}
+    assert enumerations(schema["properties"]["objectives"]) == {OBJECTIVES, ("max", "min")}
     assert enumerations(schema["properties"]["constraints"]) == {COSTS}
     assert enumerations(sections["StudySection"]) == {SAMPLERS}
 
