@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from blocks.errors import BackboneError, listing, suggestion
 from blocks.options import MapShape
+from blocks.own_networks import OWN_NETWORKS, OwnNetwork
 from blocks.site import BEFORE, NHWC, TOKENS, Point, Site, SiteTable
 
 if TYPE_CHECKING:
@@ -55,15 +56,11 @@ class Backbone:
         return list(found)
 
 
-def _cifar_resnet(units: int, *, projection: bool) -> Build:
+def _own(row: OwnNetwork) -> Backbone:
     def build(num_classes: int, in_channels: int, size: Size) -> nn.Module:
-        module = importlib.import_module("blocks.cifar_resnet")
-        network: nn.Module = module.CifarResNet(
-            units, num_classes=num_classes, in_channels=in_channels, projection=projection
-        )
-        return network
+        return row.build(num_classes, in_channels)
 
-    return build
+    return Backbone(row.name, build, row.family, row.title, small=row.small)
 
 
 def _timm(name: str) -> Build:
@@ -77,26 +74,54 @@ def _timm(name: str) -> Build:
     return build
 
 
+def _timm_of_size(name: str) -> Build:
+    """A model of timm that is made for one size of image, made for ours."""
+
+    def build(num_classes: int, in_channels: int, size: Size) -> nn.Module:
+        timm = importlib.import_module("timm")
+        network: nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=num_classes, in_chans=in_channels, img_size=size
+        )
+        _check_patches(name, size, network.patch_embed.patch_size)  # type: ignore[union-attr, arg-type]
+        return network
+
+    return build
+
+
+def _check_patches(name: str, size: Size, patch: Size) -> None:
+    """Refuse an image that its patches do not cover."""
+    if all(side >= unit and side % unit == 0 for side, unit in zip(size, patch, strict=True)):
+        return
+    covered = [max(unit, side - side % unit) for side, unit in zip(size, patch, strict=True)]
+    raise BackboneError(
+        f"{name} cannot take images of {size[0]} x {size[1]} pixels: height and width must be"
+        f" multiples of its patches' {patch[0]} x {patch[1]}. Resize to {covered[0]} x"
+        f" {covered[1]}, or choose another backbone"
+    )
+
+
 BACKBONES: dict[str, Backbone] = {
     backbone.name: backbone
     for backbone in (
-        Backbone(
-            "resnet20",
-            _cifar_resnet(3, projection=False),
-            "residual:cifar_points",
-            "CIFAR ResNet-20, parameter-free shortcuts (He et al., option A)",
-            small=True,
-        ),
-        Backbone(
-            "resnet20-b",
-            _cifar_resnet(3, projection=True),
-            "residual:cifar_points",
-            "CIFAR ResNet-20, projection shortcuts (option B)",
-            small=True,
-        ),
+        *(_own(row) for row in OWN_NETWORKS),
         *(
             Backbone(name, _timm(name), "residual:timm_points", f"timm's {name}")
             for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+        ),
+        *(
+            Backbone(name, _timm(name), "convnext:points", f"timm's {name}")
+            for name in ("convnext_tiny", "convnext_small", "convnext_base", "convnextv2_tiny")
+        ),
+        *(
+            Backbone(name, _timm_of_size(name), "tokens:vit_points", f"timm's {name}")
+            for name in (
+                *("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224"),
+                *("deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"),
+            )
+        ),
+        *(
+            Backbone(name, _timm_of_size(name), "tokens:swin_points", f"timm's {name}")
+            for name in ("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224")
         ),
     )
 }
@@ -154,10 +179,10 @@ def _note_shape(network: nn.Module, point: Point, shapes: dict[str, MapShape]) -
     host = getattr(network.get_submodule(parent), name)
 
     def given(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        shapes[point.name] = _map_shape(network, point, inputs[0])
+        shapes[point.name] = _map_shape(point, inputs[0])
 
     def returned(module: nn.Module, inputs: Any, output: Any) -> None:
-        shapes[point.name] = _map_shape(network, point, output)
+        shapes[point.name] = _map_shape(point, output)
 
     if host is None:
         network.get_submodule(parent).register_forward_pre_hook(given)
@@ -167,14 +192,13 @@ def _note_shape(network: nn.Module, point: Point, shapes: dict[str, MapShape]) -
         host.register_forward_hook(returned)
 
 
-def _map_shape(network: nn.Module, point: Point, x: Any) -> MapShape:
+def _map_shape(point: Point, x: Any) -> MapShape:
     """The map of a tensor that lies in memory as the point says."""
     if point.layout == NHWC:
         height, width, channels = x.shape[1:]
         return MapShape(channels, height, width)
     if point.layout == TOKENS:
-        height, width = network.patch_embed.grid_size  # type: ignore[union-attr, misc]
-        return MapShape(x.shape[-1], height, width)
+        return MapShape(x.shape[-1], *point.grid)
     return MapShape(*x.shape[1:])
 
 
@@ -208,7 +232,8 @@ def _trace_key(name: str, input_shape: tuple[int, int, int], classes: int) -> st
     for part in (name, input_shape, classes, version("torch"), version("timm")):
         content.update(repr(part).encode())
     here = Path(__file__).parent
-    sources = ["backbone.py", "cifar_resnet.py", "cost.py", "formulas.py", "site.py"]
+    sources = ["backbone.py", "cost.py", "formulas.py", "own_networks.py", "site.py"]
+    sources += ["cifar_preact.py", "cifar_resnet.py", "mobilenext.py"]
     for source in [*(here / source for source in sources), *sorted(here.glob("families/*.py"))]:
         content.update(source.read_bytes())
     return f"{name}-{content.hexdigest()[:24]}"

@@ -15,6 +15,9 @@ inner     on the branch, after its 3x3 or depthwise convolution and before that 
 expanded  on the branch, after its depthwise convolution, norm and activation (coordinate attention)
 own       where the backbone as published has attention, in the units that have it
 ========  =========================================================================================
+
+Two positions of a unit may be one place: a unit without a shortcut has ``standard`` and ``post`` in
+one. Such a place is one site, which answers to both. What each family has is in docs/backbones.md.
 """
 
 from __future__ import annotations
@@ -61,6 +64,8 @@ class Point:
         layout: How the map lies in memory there: "NCHW", "NHWC", or "tokens", (N, pixels, C).
         prefix: Tokens before those of the pixels (the class token), which the block does not see.
         own: Whether the backbone as published has attention there.
+        also: Other positions of the unit that are this place.
+        grid: Height and width of the map that tokens are; (0, 0) where the map is one already.
     """
 
     name: str
@@ -73,6 +78,14 @@ class Point:
     layout: str = NCHW
     prefix: int = 0
     own: bool = False
+    also: tuple[str, ...] = ()
+    grid: tuple[int, int] = (0, 0)
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """All positions of its unit that it is; none outside units."""
+        named = (self.position, *self.also) if self.position else ()
+        return (*named, OWN) if self.own and OWN not in named else named
 
 
 @dataclass(frozen=True)
@@ -89,8 +102,8 @@ class Site(Point):
         """Whether a site's or a group's name means this site."""
         if where == self.name:
             return True
-        if where == f"stage{self.stage}.unit{self.unit}.{POST}":
-            return self.position == POST
+        if where in (f"stage{self.stage}.unit{self.unit}.{p}" for p in self.positions):
+            return True
         group = _GROUP.fullmatch(where)
         return group is not None and self._is_in(group)
 
@@ -101,10 +114,7 @@ class Site(Point):
             return False
         if group["placement"] != IN_BLOCK:
             return self.placement == group["placement"] and group["position"] is None
-        wanted = group["position"] or STANDARD
-        if wanted == OWN:
-            return self.own
-        return self.position == wanted
+        return (group["position"] or STANDARD) in self.positions
 
 
 @dataclass(frozen=True)
@@ -201,7 +211,7 @@ class SiteTable:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SiteTable:
         """Read what ``to_json`` wrote."""
-        sites = tuple(Site(**{**row, "shape": MapShape(**row["shape"])}) for row in data["sites"])
+        sites = tuple(_site_from_json(row) for row in data["sites"])
         channels, height, width = data["input_shape"]
         return cls(
             data["backbone"],
@@ -210,3 +220,8 @@ class SiteTable:
             sites,
             Cost.from_json(data["cost"]),
         )
+
+
+def _site_from_json(row: Mapping[str, Any]) -> Site:
+    tuples = {name: tuple(row[name]) for name in ("also", "grid")}
+    return Site(**{**row, **tuples, "shape": MapShape(**row["shape"])})
