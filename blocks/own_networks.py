@@ -1,4 +1,4 @@
-"""The networks that no library has, as plain data; ``timm_names`` registers them with timm."""
+"""The networks that no library has, as plain data; ``timm_models`` registers them with timm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class OwnNetwork:
 
     Args:
         name: The name in spaces.
-        timm_name: The name under which timm makes it, once ``blocks.timm_names`` is imported.
+        timm_name: The name under which timm makes it, once ``blocks.timm_models`` is imported.
         source: Its class, as "module:class" of ``blocks``.
         family: The adapter that lists where blocks attach.
         title: One line for the catalogue.

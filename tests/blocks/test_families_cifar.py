@@ -9,7 +9,7 @@ import torch
 from placed import Warp, Zeros, images_of, network_of, placed, table_of, unchanged, unit_with
 from torch.nn import functional
 
-from blocks import timm_names
+from blocks import timm_models
 from blocks.backbone import BACKBONES, site_table
 from blocks.build import build_network, stream_seed
 from blocks.cifar_preact import PreActivationUnit, PreActResNet18, WideResNet
@@ -199,7 +199,7 @@ def test_start_of_wide_networks():
 
 @pytest.mark.parametrize("row", OWN_NETWORKS, ids=lambda row: row.timm_name)
 def test_timm_makes_our_networks_once_they_are_registered(row):
-    assert timm_names.OWN_NETWORKS is OWN_NETWORKS
+    assert timm_models.OWN_NETWORKS is OWN_NETWORKS
     with torch.device("meta"):
         made = timm.create_model(row.timm_name, num_classes=100, in_chans=1)
         ours = BACKBONES[row.name].build(100, 1, (32, 32))
