@@ -12,21 +12,24 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blocks.errors import BackboneError, listing, suggestion
+from blocks.families.classes import family_of
 from blocks.options import MapShape
-from blocks.site import BEFORE, NHWC, TOKENS, Point, Site, SiteTable
+from blocks.site import BEFORE, NHWC, SHORTCUT, TOKENS, Point, Site, SiteTable
+from blocks.timm_names import known_names
 
 if TYPE_CHECKING:
     from torch import nn
 
 Size = tuple[int, int]
 Build = Callable[[int, int, Size], "nn.Module"]
+PLAIN = "-plain"  # at the end of a name: without the attention that the backbone has of its own
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Backbone:
     Args:
         name: The name in spaces.
         build: Builds it from (number of classes, channels of the images, their height and width).
-        family: The adapter that lists where blocks attach, as "module:function" of ``families``.
+        family: The adapter that lists where blocks attach, as "module:function" of ``families``;
+            empty: that of the network's class.
         title: One line for the catalogue.
         small: Whether it is made for small images (32 x 32, 10 classes) as in CIFAR papers.
     """
@@ -49,7 +53,8 @@ class Backbone:
 
     def points(self, network: nn.Module) -> list[Point]:
         """Where blocks attach to the network."""
-        module, _, function = self.family.partition(":")
+        family = self.family or family_of(type(network).__name__)
+        module, _, function = family.partition(":")
         adapter = getattr(importlib.import_module(f"blocks.families.{module}"), function)
         found: Iterable[Point] = adapter(network)
         return list(found)
@@ -66,15 +71,36 @@ def _cifar_resnet(units: int, *, projection: bool) -> Build:
     return build
 
 
-def _timm(name: str) -> Build:
-    def build(num_classes: int, in_channels: int, size: Size) -> nn.Module:
-        timm = importlib.import_module("timm")
-        network: nn.Module = timm.create_model(
-            name, pretrained=False, num_classes=num_classes, in_chans=in_channels
-        )
-        return network
+def _build_timm(name: str, num_classes: int, in_channels: int, size: Size) -> nn.Module:
+    timm = importlib.import_module("timm")
+    network: nn.Module = timm.create_model(
+        name, pretrained=False, num_classes=num_classes, in_chans=in_channels
+    )
+    return network
 
-    return build
+
+def _build_plain(name: str, num_classes: int, in_channels: int, size: Size) -> nn.Module:
+    from blocks.own_attention import remove_own
+
+    network = backbone(name).build(num_classes, in_channels, size)
+    remove_own(network, name)
+    return network
+
+
+def _timm(name: str) -> Backbone:
+    return Backbone(name, partial(_build_timm, name), "", f"timm's {name}")
+
+
+TIMM_BACKBONES = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet50d"),
+    *("resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2", "seresnet50"),
+    *("resnetv2_18", "resnetv2_50", "resnetv2_101"),
+    *("densenet121", "densenet169", "densenet201"),
+    *("mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv3_large_100", "mnasnet_100"),
+    *("efficientnet_b0", "efficientnet_b1", "efficientnetv2_rw_t", "ghostnet_100"),
+    *("regnetx_004", "regnetx_032", "regnety_004", "regnety_032"),
+    *("vgg11_bn", "vgg16", "vgg16_bn", "vgg19_bn", "inception_v3", "inception_v4"),
+)
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -94,29 +120,37 @@ BACKBONES: dict[str, Backbone] = {
             "CIFAR ResNet-20, projection shortcuts (option B)",
             small=True,
         ),
-        *(
-            Backbone(name, _timm(name), "residual:timm_points", f"timm's {name}")
-            for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-        ),
+        *(_timm(name) for name in TIMM_BACKBONES),
     )
 }
 
 
 def names() -> tuple[str, ...]:
-    """The backbones that can be chosen."""
+    """The backbones of the table; any other model of timm can be chosen too."""
     return tuple(BACKBONES)
 
 
 def backbone(name: str) -> Backbone:
-    """The row of a backbone.
+    """The row of a backbone: of the table, of timm, or one of these with "-plain" at the end.
 
     Raises:
         BackboneError: There is no such backbone.
     """
-    if name not in BACKBONES:
-        near = suggestion(name, BACKBONES)
-        raise BackboneError(f"unknown backbone {name!r}.{near} Backbones: {listing(BACKBONES)}")
-    return BACKBONES[name]
+    if name in BACKBONES:
+        return BACKBONES[name]
+    base = name.removesuffix(PLAIN)
+    if base != name and base:
+        row = backbone(base)
+        title = f"{row.title} without its own attention"
+        return replace(row, name=name, build=partial(_build_plain, base), title=title)
+    timm_names = known_names()
+    if name in timm_names:
+        return _timm(name)
+    near = suggestion(name.partition(".")[0], [*BACKBONES, *timm_names])
+    raise BackboneError(
+        f"unknown backbone {name!r}.{near} Backbones: {listing(BACKBONES)}; any other model of timm;"
+        f" and NAME{PLAIN}, a backbone without the attention that it has of its own"
+    )
 
 
 def trace_sites(name: str, input_shape: tuple[int, int, int], classes: int) -> SiteTable:
@@ -128,12 +162,14 @@ def trace_sites(name: str, input_shape: tuple[int, int, int], classes: int) -> S
     import torch
 
     from blocks.cost import measure_cost
+    from blocks.own_attention import count_own
 
     row = backbone(name)
     channels, *size = input_shape
     try:
         with torch.device("meta"):
             network = row.build(classes, channels, (size[0], size[1])).eval()
+        own_attention = count_own(network)
         points = row.points(network)
         shapes: dict[str, MapShape] = {}
         for point in points:
@@ -141,8 +177,13 @@ def trace_sites(name: str, input_shape: tuple[int, int, int], classes: int) -> S
         cost = measure_cost(network, input_shape)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise BackboneError(f"{name} cannot take images of {input_shape}: {error}") from error
+    for point in points:
+        if point.name not in shapes:
+            raise BackboneError(
+                f"{name}: site {point.name} cannot be had, as {point.path} does not run on its own"
+            )
     sites = tuple(Site(**vars(point), shape=shapes[point.name]) for point in points)
-    return SiteTable(name, input_shape, classes, sites, cost)
+    return SiteTable(name, input_shape, classes, sites, cost, own_attention)
 
 
 def _note_shape(network: nn.Module, point: Point, shapes: dict[str, MapShape]) -> None:
@@ -161,7 +202,7 @@ def _note_shape(network: nn.Module, point: Point, shapes: dict[str, MapShape]) -
 
     if host is None:
         network.get_submodule(parent).register_forward_pre_hook(given)
-    elif point.side == BEFORE:
+    elif point.side in (BEFORE, SHORTCUT):
         host.register_forward_pre_hook(given)
     else:
         host.register_forward_hook(returned)
@@ -209,6 +250,7 @@ def _trace_key(name: str, input_shape: tuple[int, int, int], classes: int) -> st
         content.update(repr(part).encode())
     here = Path(__file__).parent
     sources = ["backbone.py", "cifar_resnet.py", "cost.py", "formulas.py", "site.py"]
+    sources += ["own_attention.py"]
     for source in [*(here / source for source in sources), *sorted(here.glob("families/*.py"))]:
         content.update(source.read_bytes())
     return f"{name}-{content.hexdigest()[:24]}"
