@@ -87,21 +87,29 @@ def _build_plain(name: str, num_classes: int, in_channels: int, size: Size) -> n
     return network
 
 
-def _timm(name: str) -> Backbone:
-    return Backbone(name, partial(_build_timm, name), "", f"timm's {name}")
+def _timm(name: str, family: str = "") -> Backbone:
+    title = f"timm's {name}" + (f", {family}" if family else "")
+    return Backbone(name, partial(_build_timm, name), "", title)
 
 
-TIMM_BACKBONES = (
-    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet50d"),
-    *("resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2", "seresnet50"),
-    *("resnetv2_18", "resnetv2_50", "resnetv2_101"),
-    *("densenet121", "densenet169", "densenet201"),
-    *("mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv3_large_100", "mnasnet_100"),
-    *("efficientnet_b0", "efficientnet_b1", "efficientnetv2_rw_t", "ghostnet_100"),
-    *("regnetx_004", "regnetx_032", "regnety_004", "regnety_032"),
-    *("vgg11_bn", "vgg16", "vgg16_bn", "vgg19_bn", "inception_v3", "inception_v4"),
-)
-
+# Those that are listed and tested one by one, by what their papers call them.
+TIMM_BACKBONES: dict[str, tuple[str, ...]] = {
+    "ResNet": (
+        *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet50d"),
+        *("wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d", "resnext101_32x8d"),
+        "seresnet50",
+    ),
+    "pre-activation ResNet": ("resnetv2_50", "resnetv2_18", "resnetv2_101"),
+    "DenseNet": ("densenet121", "densenet169", "densenet201"),
+    "MobileNetV2": ("mobilenetv2_100", "mobilenetv2_140"),
+    "MobileNetV3": ("mobilenetv3_large_100", "mobilenetv3_small_100"),
+    "MNASNet": ("mnasnet_100",),
+    "EfficientNet": ("efficientnet_b0", "efficientnet_b1", "efficientnetv2_rw_t"),
+    "GhostNet": ("ghostnet_100",),
+    "RegNet": ("regnetx_004", "regnetx_032", "regnety_004", "regnety_032"),
+    "VGG": ("vgg16_bn", "vgg11_bn", "vgg19_bn", "vgg16"),
+    "Inception": ("inception_v3", "inception_v4"),
+}
 
 BACKBONES: dict[str, Backbone] = {
     backbone.name: backbone
@@ -120,7 +128,7 @@ BACKBONES: dict[str, Backbone] = {
             "CIFAR ResNet-20, projection shortcuts (option B)",
             small=True,
         ),
-        *(_timm(name) for name in TIMM_BACKBONES),
+        *(_timm(name, family) for family, names in TIMM_BACKBONES.items() for name in names),
     )
 }
 
@@ -146,10 +154,17 @@ def backbone(name: str) -> Backbone:
     timm_names = known_names()
     if name in timm_names:
         return _timm(name)
-    near = suggestion(name.partition(".")[0], [*BACKBONES, *timm_names])
-    raise BackboneError(
-        f"unknown backbone {name!r}.{near} Backbones: {listing(BACKBONES)}; any other model of timm;"
-        f" and NAME{PLAIN}, a backbone without the attention that it has of its own"
+    near = suggestion(name.partition(".")[0], [*BACKBONES, *sorted(timm_names)])
+    raise BackboneError(f"unknown backbone {name!r}.{near} Backbones: {choices()}")
+
+
+def choices() -> str:
+    """What backbones there are, for messages: small ones, one of each family, and the rest."""
+    small = [row.name for row in BACKBONES.values() if row.small]
+    firsts = [names[0] for names in TIMM_BACKBONES.values()]
+    return (
+        f"{listing([*small, *firsts])}, ... (docs/backbones.md); any other model of timm; and"
+        f" NAME{PLAIN}, a backbone without the attention that it has of its own"
     )
 
 

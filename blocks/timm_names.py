@@ -1,4 +1,4 @@
-"""The names of timm's models, kept in the user's cache folder: timm is imported once per version."""
+"""The names of timm's models, kept in the user's cache folder: timm is imported once a version."""
 
 from __future__ import annotations
 

@@ -21,7 +21,9 @@ def points(network: nn.Module) -> Iterator[Point]:
     """Points of timm's ``GhostNet``; the convolution behind the last unit is of the head."""
     yield stem_point("act1")
     stages: list[list[str]] = [[]]
-    for path in (unit for group in children(network, "blocks") for unit in children(network, group)):
+    for path in (
+        unit for group in children(network, "blocks") for unit in children(network, group)
+    ):
         module = network.get_submodule(path)
         if not type(module).__name__.startswith("GhostBottleneck"):
             continue

@@ -1,7 +1,7 @@
 """Inception-v3 and -v4: a unit is a module, whose branches are joined; none has a shortcut.
 
-Szegedy et al., arXiv:1512.00567 and arXiv:1602.07261. ``standard`` is the whole module's output, and
-so ``post`` too; a stage holds the modules whose output has one size, the reducing one first.
+Szegedy et al., arXiv:1512.00567 and arXiv:1602.07261. ``standard`` is the whole module's output,
+and so ``post`` too; a stage holds the modules whose output has one size, the reducing one first.
 """
 
 from __future__ import annotations

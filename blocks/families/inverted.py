@@ -1,16 +1,19 @@
 """Inverted residuals: timm's ``EfficientNet`` and ``MobileNetV3`` classes.
 
 MobileNetV2 and V3, MNASNet, EfficientNet and EfficientNetV2, MobileNetV4 and others. A stage is a
-row of the paper's table, ``blocks.0``, ``blocks.1``, ...; a unit is one block of it. ``expanded`` is
-the wide map as the projection is given it, where the backbone's own squeeze-and-excitation stands;
-a unit that does not widen its input has no ``expanded``, and its own attention's place is ``own``
-alone. A last row that is a 1x1 convolution alone is of the head. A unit that does not add its input has no shortcut: its ``standard`` is its output, and it
-has no ``pre``, which would be the output of the unit before it.
+row of the paper's table, ``blocks.0``, ``blocks.1``, ...; a unit is one block of it. A last row
+that is a 1x1 convolution alone is of the head.
+
+``expanded`` is the wide map as the projection is given it, where the backbone's own squeeze-and-
+excitation stands; a unit that does not widen its input has no ``expanded``, and its own attention's
+place is ``own`` alone. A unit that does not add its input has no shortcut: its ``standard`` is its
+output, and it has no ``pre``, which would be the output of the unit before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from torch import nn
 
@@ -68,18 +71,14 @@ def _separable(unit: Unit, module: nn.Module) -> Iterator[Point]:
 def _inverted(unit: Unit, module: nn.Module) -> Iterator[Point]:
     yield unit.point(PRE, _first(module, "conv_pw"), side=BEFORE)
     yield unit.point(INNER, "conv_dw")
-    widened = module.conv_pw
-    widens = widened.out_channels > widened.in_channels  # type: ignore[operator, union-attr]
-    yield from _before_projection(unit, module, widens=widens)
+    yield from _before_projection(unit, module, widens=_widens(module.conv_pw))
     yield unit.point(STANDARD, "bn3")
 
 
 def _fused(unit: Unit, module: nn.Module) -> Iterator[Point]:
     yield unit.point(PRE, "conv_exp", side=BEFORE)
     yield unit.point(INNER, "conv_exp")
-    widened = module.conv_exp
-    widens = widened.out_channels > widened.in_channels  # type: ignore[operator, union-attr]
-    yield from _before_projection(unit, module, widens=widens)
+    yield from _before_projection(unit, module, widens=_widens(module.conv_exp))
     yield unit.point(STANDARD, "bn2")
 
 
@@ -99,6 +98,10 @@ def _self_attention(unit: Unit, module: nn.Module) -> Iterator[Point]:
 def _first(module: nn.Module, convolution: str) -> str:
     """The first convolution: one that turns pixels into channels, where the unit has that."""
     return convolution if module.conv_s2d is None else "conv_s2d"
+
+
+def _widens(convolution: Any) -> bool:
+    return bool(convolution.out_channels > convolution.in_channels)
 
 
 def _before_projection(unit: Unit, module: nn.Module, *, widens: bool) -> Iterator[Point]:

@@ -33,7 +33,7 @@ def _unit_points(unit: Unit, module: nn.Module) -> Iterator[Point]:
     else:
         yield unit.point(INNER, "conv2")
         yield unit.point(STANDARD, "conv3" if pre_activated else "norm3")
-    if pre_activated and module.downsample is None:
+    if pre_activated and getattr(module, "downsample", None) is None:
         yield unit.point(IDENTITY, "", side=SHORTCUT)
     else:
         yield unit.point(IDENTITY, "downsample")

@@ -2,7 +2,8 @@
 
 Radosavovic et al., arXiv:2003.13678. A unit is a bottleneck with a grouped 3x3 convolution, behind
 which RegNetY has squeeze-and-excitation: ``expanded``, as the last convolution is given it. RegNetV
-norms before it convolves: there ``expanded`` is ``inner`` too, and the shortcut takes the normed map.
+norms before it convolves: there ``expanded`` is ``inner`` too, and the shortcut takes the normed
+map.
 """
 
 from __future__ import annotations
