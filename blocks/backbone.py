@@ -6,6 +6,7 @@ space is read, drawn and costed without torch from then on.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import json
@@ -154,8 +155,14 @@ def backbone(name: str) -> Backbone:
     timm_names = known_names()
     if name in timm_names:
         return _timm(name)
-    near = suggestion(name.partition(".")[0], [*BACKBONES, *sorted(timm_names)])
+    near = _nearest(name.partition(".")[0].lower(), timm_names)
     raise BackboneError(f"unknown backbone {name!r}.{near} Backbones: {choices()}")
+
+
+def _nearest(word: str, timm_names: Iterable[str]) -> str:
+    """The nearest name in words, one of the table's where such a one is among the nearest."""
+    close = difflib.get_close_matches(word, [*BACKBONES, *timm_names], n=5, cutoff=0.5)
+    return suggestion(word, [name for name in close if name in BACKBONES] or close)
 
 
 def choices() -> str:
