@@ -26,7 +26,7 @@ from blocks.frequency import GRID, frequency_text, scaled_index, shortest_equal
 from blocks.options import OptionValue
 from blocks.published import INNER, SHORTCUTS, Published, Rename, backbone_of, recognise
 from blocks.residual import Residual
-from blocks.site import IN_BLOCK, STAGE, STANDARD, Site, SiteTable
+from blocks.site import IN_BLOCK, STAGE, Site, SiteTable
 
 State = Mapping[str, Tensor]
 
@@ -183,18 +183,14 @@ def _places(sites: SiteTable, published: Published) -> dict[Where, Site]:
     Raises:
         BackboneError: The backbone has no such sites.
     """
-    wanted = {
-        IN_BLOCK: (IN_BLOCK, STANDARD),
-        INNER: (IN_BLOCK, INNER),
-        STAGE: (STAGE, ""),
-    }[published.place]
+    group = f"{IN_BLOCK}.{INNER}" if published.place == INNER else published.place
     places = {
-        (site.stage, site.unit): site
+        (site.stage, 0 if site.placement == STAGE else site.unit): site
         for site in sites.sites
-        if (site.placement, site.position) == wanted
+        if site.answers_to(group)
     }
     if not places:
-        positions = sorted({site.position for site in sites.sites if site.position})
+        positions = sites.positions
         raise BackboneError(
             f"{published.title} ({published.source}) has its blocks between a unit's 3x3"
             f" convolution and its norm, where {sites.backbone} has no sites (positions in units:"

@@ -90,7 +90,7 @@ class FrequencyChannelAttention(nn.Module):
         squeezed = bottleneck_width(channels, reduction)
         self.squeeze = nn.Linear(channels, squeezed, bias=False)
         self.excite = nn.Linear(squeezed, channels, bias=False)
-        self._kept: dict[tuple[int, int, torch.device, torch.dtype], tuple[Tensor, ...]] = {}
+        self._kept: dict[tuple[tuple[int, int], torch.device, torch.dtype], tuple[Tensor, ...]] = {}
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gate the channels of a map (B, C, H, W)."""
@@ -134,18 +134,29 @@ class FrequencyChannelAttention(nn.Module):
 
     def _constants(self, like_BCHW: Tensor) -> tuple[Tensor, ...]:
         """What of the bases is the same for all maps like this one, kept from the first of them."""
-        make = self._channel_bases if self.alpha is None else self._all_bases
         height, width = like_BCHW.shape[2:]
-        if torch.compiler.is_compiling():  # a part of the graph, which must not change the block
-            return tuple(part.to(like_BCHW) for part in make(height, width))
-        key = (height, width, like_BCHW.device, like_BCHW.dtype)
+        if torch.compiler.is_exporting():  # a part of the graph, which must not change the block
+            return tuple(part.to(like_BCHW) for part in self._made(height, width))
+        # For the compiler the length of a range is a number, where a size may stand for any.
+        size = (len(range(height)), len(range(width)))
+        kept: tuple[Tensor, ...] = self._kept_for(size, like_BCHW.device, like_BCHW.dtype)
+        return kept
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator] # or a compiled block would make them at every step
+    def _kept_for(
+        self, size: tuple[int, int], device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor, ...]:
+        key = (size, device, dtype)
         if key not in self._kept:
             with torch.inference_mode(False):  # kept for training too, whoever asks first
                 self._kept[key] = tuple(
-                    part.to(device=like_BCHW.device, dtype=like_BCHW.dtype)
-                    for part in make(height, width)
+                    part.to(device=device, dtype=dtype) for part in self._made(*size)
                 )
         return self._kept[key]
+
+    def _made(self, height: int, width: int) -> tuple[Tensor, ...]:
+        make = self._channel_bases if self.alpha is None else self._all_bases
+        return make(height, width)
 
     def _channel_bases(self, height: int, width: int) -> tuple[Tensor]:
         """The basis of every channel, (C, H, W)."""

@@ -24,6 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from blocks.errors import SiteError
+from blocks.passes import differentiates
+
+FEW_PIXELS = 64
 
 
 def tokens(x_BCHW: Tensor, heads: int) -> Tensor:
@@ -43,10 +46,12 @@ def attend(
     """softmax(scale Q^T K) of every pair of pixels, applied to V, in the map's shape.
 
     Where a head has no more pixels than channels, all weights are no larger than the map, and two
-    plain products are faster than the fused kernel, which never stores them.
+    plain products are faster than the fused kernel, which never stores them; in training also on
+    maps of few pixels, as the fused kernel computes the weights a second time for the gradients.
     """
     batch, channels, height, width = value_BCHW.shape
-    if height * width > channels // heads:
+    few = FEW_PIXELS if differentiates(query_BCHW) else 0
+    if height * width > max(channels // heads, few):
         fused_BNTD = functional.scaled_dot_product_attention(
             tokens(query_BCHW, heads),
             tokens(key_BCHW, heads),

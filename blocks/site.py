@@ -182,7 +182,8 @@ class SiteTable:
                 f"{self.backbone} has no site {where!r}: in-block is not known for it, as its units"
                 f" are not described here. Sites: {listing(self._names())}"
             )
-        if group is not None and inside and group["position"] in (None, *POSITIONS):
+        there = group is not None and int(group["stage"] or 1) <= self.stages
+        if group is not None and there and inside and group["position"] in (None, *POSITIONS):
             at = f" in stage {group['stage']}" if group["stage"] else ""
             has = self._positions_of(group["stage"], group["unit"])
             return (

@@ -14,17 +14,26 @@ def shapes(table, where):
     ]
 
 
+def sites_of_stage(stage):
+    """Three units; what would be the last one's ``post`` is the stage."""
+    names = [
+        f"stage{stage}.unit{unit}.{position}"
+        for unit in (1, 2, 3)
+        for position in ("pre", "inner", "standard", "identity", "post")
+    ]
+    return [*names[:-1], f"stage{stage}"]
+
+
 def test_resnet20_sites():
     table = site_table("resnet20", (3, 32, 32), 10)
     assert [site.name for site in table.sites] == [
         "stem",
-        *[f"stage1.unit{n}.standard" for n in (1, 2, 3)],
-        "stage1",
-        *[f"stage2.unit{n}.standard" for n in (1, 2, 3)],
-        "stage2",
-        *[f"stage3.unit{n}.standard" for n in (1, 2, 3)],
-        "stage3",
+        *sites_of_stage(1),
+        *sites_of_stage(2),
+        *sites_of_stage(3),
     ]
+    assert table.positions == ("standard", "pre", "post", "identity", "inner")
+    assert [table.units(stage) for stage in (1, 2, 3, 4)] == [3, 3, 3, 0]
     assert shapes(table, "stem") == [(16, 32, 32)]
     assert shapes(table, "stage") == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
     assert shapes(table, "in-block") == [(16, 32, 32)] * 3 + [(32, 16, 16)] * 3 + [(64, 8, 8)] * 3
@@ -107,7 +116,7 @@ def test_every_backbone_has_sites_of_every_placement_and_a_title():
         table = site_table(name, (3, 32, 32), 10)
         assert {site.placement for site in table.sites} == {"stem", "stage", "in-block"}
         assert len({site.name for site in table.sites}) == len(table.sites)
-        assert len({site.path for site in table.sites}) == len(table.sites)
+        assert len({(site.path, site.side) for site in table.sites}) == len(table.sites)
         assert backbone.backbone(name).title
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from blocks import registry
 from blocks.architecture import Architecture, Placement, resolve
 from blocks.backbone import site_table
-from blocks.build import attach_after, build_network, stream_seed
+from blocks.build import build_network, stream_seed
 from blocks.errors import BackboneError, BlockError, SiteError, ToolError
 
 LAST_NORM = {"resnet20": "bn2", "resnet20-b": "bn2", "resnet18": "bn2", "resnet50": "bn3"}
@@ -342,16 +342,3 @@ def test_a_network_moves_by_its_state(name):
     trained.train()(images(28))
     fresh.load_state_dict(trained.state_dict())
     assert torch.equal(trained.eval()(images(28)), fresh.eval()(images(28)))
-
-
-def test_attach_after_joins_host_and_block():
-    network = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Sequential(nn.ReLU()))
-    host, block = network[1][0], nn.Sigmoid()
-    attach_after(network, "1.0", block)
-    assert network[1][0].host is host
-    assert network[1][0].attention is block
-    x = torch.randn(1, 2, 3, 3)
-    torch.testing.assert_close(network(x), network[0](x).relu().sigmoid())
-    outer = nn.Tanh()
-    attach_after(network, "1", outer)
-    torch.testing.assert_close(network(x), network[0](x).relu().sigmoid().tanh())

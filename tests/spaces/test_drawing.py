@@ -186,7 +186,8 @@ def network_of(block, placement, options, maps):
     for channels, side in seen:
         part = []
         if "reduction" in options:
-            part.append(max(1, channels // options["reduction"]))
+            narrowest = 8 if block == "coord" else 1
+            part.append(max(narrowest, channels // options["reduction"]))
         if "frequency" in options:
             pairs = FREQUENCY_SETS[options["frequency"]]
             width = channels // len(pairs)
@@ -206,10 +207,10 @@ def networks_of_attention_yaml(maps):
     frequencies = ("top1", "top2", "top4", "top8", "top16", "low2", "low16")
     yield network_of("none", None, {}, maps)
     for placement in ("stem", "stage", "in-block"):
-        for block in ("eca", "simam"):
+        for block in ("eca", "simam", "triplet"):
             yield network_of(block, placement, {}, maps)
         for r in reductions:
-            for block in ("se", "cbam"):
+            for block in ("se", "coord", "cbam", "scse", "tripse1", "tripse4"):
                 yield network_of(block, placement, {"reduction": r}, maps)
             for f in frequencies:
                 yield network_of("fca", placement, {"reduction": r, "frequency": f}, maps)
@@ -218,19 +219,21 @@ def networks_of_attention_yaml(maps):
 @BOTH_SIZES
 def test_the_size_of_the_shipped_space(data):
     space = load_space("attention")
-    # none 1; se and cbam 3 placements x 4 reductions each; eca and simam 3 placements each; fca
-    # 3 placements x 4 reductions x 7 frequencies.
-    raw = 1 + 2 * 3 * 4 + 2 * 3 + 3 * 4 * 7
-    assert raw == 115
+    # none 1; se, coord, cbam, scse, tripse1 and tripse4 3 placements x 4 reductions each; eca,
+    # simam and triplet 3 placements each; fca 3 placements x 4 reductions x 7 frequencies.
+    raw = 1 + 6 * 3 * 4 + 3 * 3 + 3 * 4 * 7
+    assert raw == 166
     proposals = list(enumerate_proposals(space, data))
     assert len(proposals) == raw
     assert len({tuple(sorted(p.values.items())) for p in proposals}) == raw
 
     # At the stem's 16 channels r = 16 and r = 32 are both one wide: 3 reductions, else 4 (stages
-    # have 16, 32 and 64 channels). top2 and low2 are the same pairs: 6 frequencies. So se and cbam
-    # 3 + 4 + 4 each, eca and simam 3 each, fca (3 + 4 + 4) x 6, and none.
-    distinct = 2 * 11 + 2 * 3 + 11 * 6 + 1
-    assert distinct == 95
+    # have 16, 32 and 64 channels). top2 and low2 are the same pairs: 6 frequencies. coord is never
+    # under 8 wide: one at the stem, and at stages and in units r = 4 (16 of 64 channels) or not. So
+    # se, cbam, scse, tripse1 and tripse4 3 + 4 + 4 each, coord 1 + 2 + 2, eca, simam and triplet 3
+    # each, fca (3 + 4 + 4) x 6, and none.
+    distinct = 5 * 11 + 5 + 3 * 3 + 11 * 6 + 1
+    assert distinct == 136
     assert len(set(networks_of_attention_yaml(MAPS[data]))) == distinct
     assert len(distinct_candidates(space, data)) == distinct
 
@@ -238,10 +241,12 @@ def test_the_size_of_the_shipped_space(data):
 @BOTH_SIZES
 def test_maps_are_as_worked_out_by_hand(data):
     sites = site_table("resnet20", data.input_shape, 10).sites
-    shapes = {site.name: (site.shape.channels, site.shape.height) for site in sites}
+    standard = [site for site in sites if site.position in ("", "standard", "post")]
+    shapes = {site.name: (site.shape.channels, site.shape.height) for site in standard}
     assert shapes["stem"] == MAPS[data][0]
     for stage, expected in enumerate(MAPS[data], start=1):
         names = [f"stage{stage}", *(f"stage{stage}.unit{u}.standard" for u in (1, 2, 3))]
+        names += [f"stage{stage}.unit{u}.post" for u in (1, 2)]
         assert {shapes.pop(name) for name in names} == {expected}
     assert list(shapes) == ["stem"]
 
@@ -316,8 +321,8 @@ def test_a_range_cannot_be_enumerated():
 
 def test_a_space_too_large_to_list():
     space = load_space("attention")
-    assert distinct_candidates(space, AT_14, limit=114) is None
-    assert len(distinct_candidates(space, AT_14, limit=115)) == 95
+    assert distinct_candidates(space, AT_14, limit=165) is None
+    assert len(distinct_candidates(space, AT_14, limit=166)) == 136
 
 
 def test_distinct_candidates_come_with_the_first_proposal_of_each():
@@ -494,7 +499,7 @@ def test_a_value_that_works_somewhere_is_allowed(attention):
 
 def test_a_value_that_works_in_one_backbone_is_allowed(monkeypatch):
     # resnet18's stem has 64 channels; its table is made by hand, so that timm is not loaded.
-    stem = Site("stem", "stem", 0, 0, "", "maxpool", MapShape(64, 4, 4))
+    stem = Site("stem", "stem", 0, 0, "", "maxpool", shape=MapShape(64, 4, 4))
     tables = {
         "resnet18": SiteTable("resnet18", AT_14.input_shape, 10, (stem,), Cost()),
         "resnet20": site_table("resnet20", AT_14.input_shape, 10),
