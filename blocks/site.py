@@ -39,7 +39,7 @@ PLACEMENTS = (STEM, STAGE, IN_BLOCK)
 STANDARD, PRE, POST, IDENTITY = "standard", "pre", "post", "identity"
 INNER, EXPANDED, OWN = "inner", "expanded", "own"
 POSITIONS = (STANDARD, PRE, POST, IDENTITY, INNER, EXPANDED, OWN)
-AFTER, BEFORE = "after", "before"
+AFTER, BEFORE, SHORTCUT = "after", "before", "shortcut"
 SHOWN = 24  # sites in a message
 NCHW, NHWC, TOKENS = "NCHW", "NHWC", "tokens"
 
@@ -60,7 +60,8 @@ class Point:
         unit: Number of the unit in its stage, from 1; 0 outside units.
         position: Side of the unit; empty outside units.
         path: The module of the backbone that the block goes to.
-        side: "after": the block takes what the module returns; "before": what it is given.
+        side: "after": the block takes what the module returns; "before": what it is given;
+            "shortcut": what a unit adds to its branch, where no module of its own makes that.
         layout: How the map lies in memory there: "NCHW", "NHWC", or "tokens", (N, pixels, C).
         prefix: Tokens before those of the pixels (the class token), which the block does not see.
         own: Whether the backbone as published has attention there.
@@ -127,6 +128,7 @@ class SiteTable:
         classes: Outputs of the network.
         sites: In the order in which the forward pass meets them.
         cost: Of the backbone without attention.
+        own_attention: Modules of attention that the backbone itself has.
     """
 
     backbone: str
@@ -134,6 +136,7 @@ class SiteTable:
     classes: int
     sites: tuple[Site, ...]
     cost: Cost
+    own_attention: int = 0
 
     @property
     def stages(self) -> int:
@@ -220,6 +223,7 @@ class SiteTable:
             data["classes"],
             sites,
             Cost.from_json(data["cost"]),
+            data["own_attention"],
         )
 
 
