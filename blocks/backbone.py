@@ -174,9 +174,11 @@ def backbone(name: str) -> Backbone:
 
 
 def _nearest(word: str, timm_names: Iterable[str]) -> str:
-    """The nearest name in words, one of the table's where such a one is among the nearest."""
-    close = difflib.get_close_matches(word, [*BACKBONES, *timm_names], n=5, cutoff=0.5)
-    return suggestion(word, [name for name in close if name in BACKBONES] or close)
+    """The nearest name in words; of names as near, the first of the table."""
+    close = difflib.get_close_matches(word, {*BACKBONES, *timm_names}, n=12, cutoff=0.5)
+    near = {name: difflib.SequenceMatcher(None, name, word).ratio() for name in close}
+    nearest = [name for name in near if near[name] == max(near.values())]
+    return suggestion(word, [name for name in BACKBONES if name in nearest][:1] or nearest)
 
 
 def choices() -> str:
