@@ -1,21 +1,16 @@
 """Sites of ConvNeXt, transformers, the CIFAR networks and MobileNeXt, whatever the family."""
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
-from placed import Warp, golden, images_of, network_of, placed, table_of
+from placed import Warp, images_of, network_of, placed, table_of
 
-from blocks.backbone import BACKBONES
+from blocks.backbone import TIMM_BACKBONES
 from blocks.own_networks import OWN_NETWORKS
 
-GOLDEN = Path(__file__).parent / "sites"
-FAMILIES = ("preact", "sandglass", "convnext", "tokens")
+TITLES = ("ConvNeXt", "ViT", "DeiT", "Swin")
 NAMES = [
-    name
-    for name, row in BACKBONES.items()
-    if row.family.partition(":")[0] in FAMILIES or name in {own.name for own in OWN_NETWORKS}
+    *(row.name for row in OWN_NETWORKS),
+    *(name for title in TITLES for name in TIMM_BACKBONES[title]),
 ]
 RUN = [
     *("resnet20", "resnet20-b", "wrn16-4", "preact-resnet18", "mobilenext_100"),
@@ -24,18 +19,11 @@ RUN = [
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_sites_are_those_of_the_golden_file(name):
-    """After a change that is meant: SITES_WRITE=1 python -m pytest THIS_FILE, and read the diff."""
-    path = GOLDEN / f"{name}.txt"
-    if os.environ.get("SITES_WRITE"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(golden(name), encoding="utf-8")
-    assert golden(name) == path.read_text(encoding="utf-8")
-
-
 def test_every_kind_of_network_is_run():
-    assert {BACKBONES[name].family for name in RUN} == {BACKBONES[name].family for name in NAMES}
+    assert {row.source for row in OWN_NETWORKS} == {
+        row.source for row in OWN_NETWORKS if row.name in RUN
+    }
+    assert all(set(RUN) & set(TIMM_BACKBONES[title]) for title in TITLES)
 
 
 @pytest.mark.parametrize("name", RUN)

@@ -100,16 +100,3 @@ def unit_with(name, network, path, site, block):
         network(images_of(name))
         handle.remove()
     return seen["x"], seen["y"]
-
-
-def golden(name):
-    """The sites of a backbone as text, one a line."""
-    lines = []
-    for site in table_of(name).sites:
-        shape = f"{site.shape.channels}x{site.shape.height}x{site.shape.width}"
-        words = [site.name, shape, site.layout, site.side, site.path]
-        words += [f"prefix={site.prefix}"] * bool(site.prefix)
-        words += [f"post-of=unit{site.unit}"] * (site.placement == "stage")
-        words += [f"also={','.join(site.also)}"] * bool(site.also)
-        lines.append(" ".join(words))
-    return "\n".join(lines) + "\n"
