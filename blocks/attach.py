@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blocks.options import MapShape
-from blocks.site import BEFORE, NHWC, TOKENS, Site
+from blocks.site import BEFORE, NHWC, SHORTCUT, TOKENS, Site
 
 
 class Followed(nn.Module):
@@ -48,6 +48,36 @@ class Preceded(nn.Module):
         """What the host makes of the block's result."""
         output: Tensor = self.host(self.attention(x), *inputs, **named)
         return output
+
+
+class OnShortcut(nn.Module):
+    """A residual unit that adds its input as it is, and a block on what it adds.
+
+    Args:
+        host: The unit. One of timm's that say by ``has_skip`` whether they add their input, or a
+            pre-activation unit without a projection.
+        attention: The block.
+    """
+
+    def __init__(self, host: nn.Module, attention: nn.Module) -> None:
+        super().__init__()
+        self.host = host
+        self.attention = attention
+        self.pre_activated = not hasattr(host, "has_skip")
+        if not self.pre_activated:
+            host.has_skip = False  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The unit's branch, and the block's result in place of the unit's input."""
+        branch = self._pre_activated_branch(x) if self.pre_activated else self.host(x)
+        output: Tensor = self.host.drop_path(branch) + self.attention(x)  # type: ignore[operator]
+        return output
+
+    def _pre_activated_branch(self, x: Tensor) -> Tensor:
+        for name, layer in self.host.named_children():
+            if name.startswith(("norm", "conv")):
+                x = layer(x)
+        return x
 
 
 class ChannelsLastMap(nn.Module):
@@ -112,5 +142,5 @@ def attach(network: nn.Module, site: Site, block: nn.Module) -> None:
     if host is None:  # a shortcut without a module
         setattr(parent, name, block)
         return
-    joined = Preceded(host, block) if site.side == BEFORE else Followed(host, block)
-    setattr(parent, name, joined)
+    joins = {BEFORE: Preceded, SHORTCUT: OnShortcut}
+    setattr(parent, name, joins.get(site.side, Followed)(host, block))

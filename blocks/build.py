@@ -18,6 +18,7 @@ from blocks.architecture import Architecture, resolve
 from blocks.attach import attach
 from blocks.backbone import backbone, site_table
 from blocks.identity import IdentityStart
+from blocks.site import SHORTCUT
 
 
 def stream_seed(*parts: object) -> int:
@@ -59,7 +60,8 @@ def build_network(
         network = row.build(num_classes, in_channels, (height, width))
     placed = [(sites.expand(placement.site)[0], placement) for placement in resolved.placements]
     # Inner modules first: attaching behind a stage moves its units one name deeper.
-    placed.sort(key=lambda pair: pair[0].path.count("."), reverse=True)
+    # A unit's shortcut comes before what follows the unit, and so has the same path.
+    placed.sort(key=lambda pair: (-pair[0].path.count("."), pair[0].side != SHORTCUT))
     for site, placement in placed:
         with _Stream(seed, "attention", site.name):
             block = registry.create(placement.block, site.shape.channels, **placement.settings)

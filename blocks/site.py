@@ -15,6 +15,9 @@ inner     on the branch, after its 3x3 or depthwise convolution and before that 
 expanded  on the branch, after its depthwise convolution, norm and activation (coordinate attention)
 own       where the backbone as published has attention, in the units that have it
 ========  =========================================================================================
+
+Two positions of a unit may be one place: a unit without a shortcut has ``standard`` and ``post`` in
+one. Such a place is one site, which answers to both. What each family has is in docs/backbones.md.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ PLACEMENTS = (STEM, STAGE, IN_BLOCK)
 STANDARD, PRE, POST, IDENTITY = "standard", "pre", "post", "identity"
 INNER, EXPANDED, OWN = "inner", "expanded", "own"
 POSITIONS = (STANDARD, PRE, POST, IDENTITY, INNER, EXPANDED, OWN)
-AFTER, BEFORE = "after", "before"
+AFTER, BEFORE, SHORTCUT = "after", "before", "shortcut"
 SHOWN = 24  # sites in a message
 NCHW, NHWC, TOKENS = "NCHW", "NHWC", "tokens"
 
@@ -57,10 +60,13 @@ class Point:
         unit: Number of the unit in its stage, from 1; 0 outside units.
         position: Side of the unit; empty outside units.
         path: The module of the backbone that the block goes to.
-        side: "after": the block takes what the module returns; "before": what it is given.
+        side: "after": the block takes what the module returns; "before": what it is given;
+            "shortcut": what a unit adds to its branch, where no module of its own makes that.
         layout: How the map lies in memory there: "NCHW", "NHWC", or "tokens", (N, pixels, C).
         prefix: Tokens before those of the pixels (the class token), which the block does not see.
         own: Whether the backbone as published has attention there.
+        also: Other positions of the unit that are this place.
+        grid: Height and width of the map that tokens are; (0, 0) where the map is one already.
     """
 
     name: str
@@ -73,6 +79,14 @@ class Point:
     layout: str = NCHW
     prefix: int = 0
     own: bool = False
+    also: tuple[str, ...] = ()
+    grid: tuple[int, int] = (0, 0)
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """All positions of its unit that it is; none outside units."""
+        named = (self.position, *self.also) if self.position else ()
+        return (*named, OWN) if self.own and OWN not in named else named
 
 
 @dataclass(frozen=True)
@@ -89,8 +103,8 @@ class Site(Point):
         """Whether a site's or a group's name means this site."""
         if where == self.name:
             return True
-        if where == f"stage{self.stage}.unit{self.unit}.{POST}":
-            return self.position == POST
+        if where in (f"stage{self.stage}.unit{self.unit}.{p}" for p in self.positions):
+            return True
         group = _GROUP.fullmatch(where)
         return group is not None and self._is_in(group)
 
@@ -101,10 +115,7 @@ class Site(Point):
             return False
         if group["placement"] != IN_BLOCK:
             return self.placement == group["placement"] and group["position"] is None
-        wanted = group["position"] or STANDARD
-        if wanted == OWN:
-            return self.own
-        return self.position == wanted
+        return (group["position"] or STANDARD) in self.positions
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,7 @@ class SiteTable:
         classes: Outputs of the network.
         sites: In the order in which the forward pass meets them.
         cost: Of the backbone without attention.
+        own_attention: Modules of attention that the backbone itself has.
     """
 
     backbone: str
@@ -124,6 +136,7 @@ class SiteTable:
     classes: int
     sites: tuple[Site, ...]
     cost: Cost
+    own_attention: int = 0
 
     @property
     def stages(self) -> int:
@@ -202,7 +215,7 @@ class SiteTable:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SiteTable:
         """Read what ``to_json`` wrote."""
-        sites = tuple(Site(**{**row, "shape": MapShape(**row["shape"])}) for row in data["sites"])
+        sites = tuple(_site_from_json(row) for row in data["sites"])
         channels, height, width = data["input_shape"]
         return cls(
             data["backbone"],
@@ -210,4 +223,10 @@ class SiteTable:
             data["classes"],
             sites,
             Cost.from_json(data["cost"]),
+            data["own_attention"],
         )
+
+
+def _site_from_json(row: Mapping[str, Any]) -> Site:
+    tuples = {name: tuple(row[name]) for name in ("also", "grid")}
+    return Site(**{**row, **tuples, "shape": MapShape(**row["shape"])})

@@ -16,7 +16,7 @@ from typing import Any
 
 from blocks import registry
 from blocks.architecture import IDENTITY_WORDS, Architecture, Placement, resolve
-from blocks.backbone import site_table
+from blocks.backbone import PLAIN, site_table
 from blocks.errors import BackboneError, SiteError, SpaceError
 from blocks.formulas import Cost
 from blocks.options import OptionValue
@@ -308,6 +308,7 @@ def check_possible(space: Space, data: DataFacts) -> None:
     Raises:
         SpaceError: Named values never give a network, or nothing does; with a reason for each.
     """
+    _refuse_own_attention(space, data)
     # Training settings have no say in it; without them ranges are no obstacle.
     space = replace(space, training={n: fixed(d.default) for n, d in space.training.items()})
     works: set[tuple[str, OptionValue]] = set()
@@ -339,6 +340,25 @@ def check_possible(space: Space, data: DataFacts) -> None:
         raise SpaceError("\n".join(lines))
     if not drawn:
         raise SpaceError(f"{space.source}: no network of this space can be built: {reason}")
+
+
+def _refuse_own_attention(space: Space, data: DataFacts) -> None:
+    """Refuse backbones that have attention where the baseline is to have none.
+
+    Raises:
+        SpaceError: Some have; each is named with what to write instead.
+    """
+    line = read_yaml(space.text).line(("backbone",))
+    found = {str(name): sites_of(str(name), data).own_attention for name in space.backbones.values}
+    lines = [
+        f"{space.source}:{line}: {name} has attention of its own ({modules} modules), so that it is"
+        f" no baseline without attention; write {name}{PLAIN}, which is {name} without, and"
+        " 'position: own' to put blocks where its own stood"
+        for name, modules in found.items()
+        if modules
+    ]
+    if lines:
+        raise SpaceError("\n".join(lines))
 
 
 def _line(space: Space, parameter: str) -> int:

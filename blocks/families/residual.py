@@ -1,17 +1,24 @@
 """Residual networks: timm's ``ResNet`` class (ResNet, ResNeXt, Wide ResNet, SE-ResNet) and CIFAR's.
 
-Stages are ``layer1``, ``layer2``, ... of residual units whose branch is ``conv1, bn1, ...`` up to
-its highest-numbered norm.
+Stages are ``layer1``, ``layer2``, ... of residual units. The branch is ``conv1, bn1, ...`` up to
+its highest-numbered norm, behind which SE-ResNet's attention is. timm builds Res2Net, ResNeSt and
+SKNet of the same class with units of their own, which have no one 3x3 convolution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from torch import nn
 
-from blocks.families.units import Unit, stage_point
-from blocks.site import BEFORE, IDENTITY, INNER, POST, PRE, STANDARD, STEM, Point
+from blocks.families.units import Unit, children, stage_points, stem_point
+from blocks.own_attention import stands_in
+from blocks.site import BEFORE, IDENTITY, INNER, PRE, STANDARD, Point
+
+# The module that ends the branch of a unit without one ``bn`` behind the last convolution.
+_ENDS = {"SelectiveKernelBasic": "conv2", "SelectiveKernelBottleneck": "conv3"}
+_PLAIN = ("BasicBlock", "Bottleneck", "ResidualUnit")
 
 
 def cifar_points(network: nn.Module) -> Iterator[Point]:
@@ -25,22 +32,19 @@ def timm_points(network: nn.Module) -> Iterator[Point]:
 
 
 def _points(network: nn.Module, *, stem: str, shortcut: str) -> Iterator[Point]:
-    yield Point(STEM, STEM, 0, 0, "", stem)
+    yield stem_point(stem)
     layers = [name for name, _ in network.named_children() if name.startswith("layer")]
-    for stage, layer in enumerate(layers, start=1):
-        units = list(network.get_submodule(layer).named_children())
-        for number, (child, module) in enumerate(units, start=1):
-            unit = Unit(stage, number, f"{layer}.{child}")
-            yield from _unit_points(unit, module, shortcut)
-            if number < len(units):
-                yield unit.point(POST, "")
-        yield stage_point(stage, layer, last_unit=len(units))
+    stages = [children(network, layer) for layer in layers]
+    points = partial(_unit_points, shortcut=shortcut)
+    yield from stage_points(network, stages, points, ends=layers)
 
 
-def _unit_points(unit: Unit, module: nn.Module, shortcut: str) -> Iterator[Point]:
-    last_norm = max(name for name, _ in module.named_children() if name.startswith("bn"))
-    has_own = getattr(module, "se", None) is not None
+def _unit_points(unit: Unit, module: nn.Module, *, shortcut: str) -> Iterator[Point]:
+    kind = type(module).__name__
+    norms = [name for name, _ in module.named_children() if name.startswith("bn") and name != "bns"]
     yield unit.point(PRE, "conv1", side=BEFORE)
-    yield unit.point(INNER, "conv2")
-    yield unit.point(STANDARD, last_norm, own=has_own)
+    if kind in _PLAIN:
+        yield unit.point(INNER, "conv2")
+    own = stands_in(getattr(module, "se", None))
+    yield unit.point(STANDARD, _ENDS.get(kind) or max(norms), own=own)
     yield unit.point(IDENTITY, shortcut)
