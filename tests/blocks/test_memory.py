@@ -132,7 +132,7 @@ def every_option(specs):
 @pytest.mark.parametrize(
     ("block", "options"), [*every_option(registry.specs()), *every_option(registry.adapted_specs())]
 )
-@pytest.mark.parametrize("side", [7, 14])
+@pytest.mark.parametrize("side", [14, pytest.param(7, marks=pytest.mark.slow)])
 def test_a_block_keeps_what_the_measurement_says(block, options, side):
     spec = registry.spec(block)
     try:
@@ -171,7 +171,7 @@ PLACED = [
 SLOWLY = [((where, name, {}, True),) for where in GROUPS for name in EVERYWHERE]
 
 
-@pytest.mark.parametrize("backbone", ["resnet20", "resnet18"])
+@pytest.mark.parametrize("backbone", ["resnet20", pytest.param("resnet18", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "placed", [*PLACED, *(pytest.param(one, marks=pytest.mark.slow) for one in SLOWLY)]
 )
@@ -182,6 +182,16 @@ def test_the_sum_is_what_the_built_network_keeps(backbone, placed):
         architecture = resolve(Architecture(backbone, placements), sites)
     except SiteError:
         pytest.skip("cannot stand there")
+    with torch.device("meta"):
+        network = build_network(architecture)
+    assert kept_bytes(architecture, sites) == measure_kept(network, (3, 40, 32))
+
+
+def test_blocks_around_an_addition_in_place_add_up():
+    """In timm's units the branch's map becomes the unit's output, on which the next block is."""
+    sites = site_table("resnet18", (3, 40, 32), 10)
+    placements = tuple(Placement(*one) for one in PLACED[3])
+    architecture = resolve(Architecture("resnet18", placements), sites)
     with torch.device("meta"):
         network = build_network(architecture)
     assert kept_bytes(architecture, sites) == measure_kept(network, (3, 40, 32))
