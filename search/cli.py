@@ -310,7 +310,7 @@ def blocks(
     search blocks --load fcanet50.pth --as fca --output fcanet50.safetensors
     """
     from blocks.backbone import backbone as row_of
-    from blocks.backbone import names, site_table
+    from blocks.backbone import choices, site_table
     from search import catalogue, output
     from search.include import include as bring_in
 
@@ -328,7 +328,7 @@ def blocks(
         return
     if name is None:
         if sites:
-            raise StudyError(f"--sites needs a backbone: {', '.join(names())}")
+            raise StudyError(f"--sites needs a backbone: {choices()}")
         _print_blocks(catalogue.blocks_data(), form)
         return
     usual_shape, usual_classes = catalogue.usual_input(name)
