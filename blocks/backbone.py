@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from blocks.errors import BackboneError, listing, suggestion
 from blocks.families.classes import family_of
 from blocks.options import MapShape
+from blocks.own_networks import OWN_NETWORKS, OwnNetwork
 from blocks.site import BEFORE, NHWC, SHORTCUT, TOKENS, Point, Site, SiteTable
 from blocks.timm_names import known_names
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 Build = Callable[[int, int, Size], "nn.Module"]
+# Classes of timm's networks whose images must be multiples of their patches.
+OF_PATCHES = ("VisionTransformer", "VisionTransformerDistilled", "SwinTransformer")
 PLAIN = "-plain"  # at the end of a name: without the attention that the backbone has of its own
 
 
@@ -63,23 +66,43 @@ class Backbone:
         return list(found)
 
 
-def _cifar_resnet(units: int, *, projection: bool) -> Build:
+def _own(row: OwnNetwork) -> Backbone:
     def build(num_classes: int, in_channels: int, size: Size) -> nn.Module:
-        module = importlib.import_module("blocks.cifar_resnet")
-        network: nn.Module = module.CifarResNet(
-            units, num_classes=num_classes, in_channels=in_channels, projection=projection
-        )
-        return network
+        return row.build(num_classes, in_channels)
 
-    return build
+    return Backbone(row.name, build, row.family, row.title, small=row.small)
 
 
 def _build_timm(name: str, num_classes: int, in_channels: int, size: Size) -> nn.Module:
     timm = importlib.import_module("timm")
-    network: nn.Module = timm.create_model(
-        name, pretrained=False, num_classes=num_classes, in_chans=in_channels
-    )
+    facts = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    made_for = {}
+    if facts is not None and facts.fixed_input_size and facts.input_size[1:] != size:
+        made_for = {"img_size": size}
+    try:
+        network: nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **made_for
+        )
+    except TypeError as error:
+        raise BackboneError(
+            f"{name} cannot take images of {size[0]} x {size[1]} pixels: timm makes it for"
+            f" {facts.input_size[1]} x {facts.input_size[2]} alone ({error})"
+        ) from error
+    if type(network).__name__ in OF_PATCHES:
+        _check_patches(name, size, network.patch_embed.patch_size)  # type: ignore[union-attr, arg-type]
     return network
+
+
+def _check_patches(name: str, size: Size, patch: Size) -> None:
+    """Refuse an image that its patches do not cover."""
+    if all(side >= unit and side % unit == 0 for side, unit in zip(size, patch, strict=True)):
+        return
+    covered = [max(unit, side - side % unit) for side, unit in zip(size, patch, strict=True)]
+    raise BackboneError(
+        f"{name} cannot take images of {size[0]} x {size[1]} pixels: height and width must be"
+        f" multiples of its patches' {patch[0]} x {patch[1]}. Resize to {covered[0]} x"
+        f" {covered[1]}, or choose another backbone"
+    )
 
 
 def _build_plain(name: str, num_classes: int, in_channels: int, size: Size) -> nn.Module:
@@ -113,25 +136,16 @@ TIMM_BACKBONES: dict[str, tuple[str, ...]] = {
     "RegNet": ("regnetx_004", "regnetx_032", "regnety_004", "regnety_032"),
     "VGG": ("vgg16_bn", "vgg11_bn", "vgg19_bn", "vgg16"),
     "Inception": ("inception_v3", "inception_v4"),
+    "ConvNeXt": ("convnext_tiny", "convnext_small", "convnext_base", "convnextv2_tiny"),
+    "ViT": ("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224"),
+    "DeiT": ("deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"),
+    "Swin": ("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224"),
 }
 
 BACKBONES: dict[str, Backbone] = {
     backbone.name: backbone
     for backbone in (
-        Backbone(
-            "resnet20",
-            _cifar_resnet(3, projection=False),
-            "residual:cifar_points",
-            "CIFAR ResNet-20, parameter-free shortcuts (He et al., option A)",
-            small=True,
-        ),
-        Backbone(
-            "resnet20-b",
-            _cifar_resnet(3, projection=True),
-            "residual:cifar_points",
-            "CIFAR ResNet-20, projection shortcuts (option B)",
-            small=True,
-        ),
+        *(_own(row) for row in OWN_NETWORKS),
         *(_timm(name, family) for family, names in TIMM_BACKBONES.items() for name in names),
     )
 }
@@ -222,10 +236,10 @@ def _note_shape(network: nn.Module, point: Point, shapes: dict[str, MapShape]) -
     host = getattr(network.get_submodule(parent), name)
 
     def given(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        shapes[point.name] = _map_shape(network, point, inputs[0])
+        shapes[point.name] = _map_shape(point, inputs[0])
 
     def returned(module: nn.Module, inputs: Any, output: Any) -> None:
-        shapes[point.name] = _map_shape(network, point, output)
+        shapes[point.name] = _map_shape(point, output)
 
     if host is None:
         network.get_submodule(parent).register_forward_pre_hook(given)
@@ -235,14 +249,13 @@ def _note_shape(network: nn.Module, point: Point, shapes: dict[str, MapShape]) -
         host.register_forward_hook(returned)
 
 
-def _map_shape(network: nn.Module, point: Point, x: Any) -> MapShape:
+def _map_shape(point: Point, x: Any) -> MapShape:
     """The map of a tensor that lies in memory as the point says."""
     if point.layout == NHWC:
         height, width, channels = x.shape[1:]
         return MapShape(channels, height, width)
     if point.layout == TOKENS:
-        height, width = network.patch_embed.grid_size  # type: ignore[union-attr, misc]
-        return MapShape(x.shape[-1], height, width)
+        return MapShape(x.shape[-1], *point.grid)
     return MapShape(*x.shape[1:])
 
 
@@ -276,8 +289,8 @@ def _trace_key(name: str, input_shape: tuple[int, int, int], classes: int) -> st
     for part in (name, input_shape, classes, version("torch"), version("timm")):
         content.update(repr(part).encode())
     here = Path(__file__).parent
-    sources = ["backbone.py", "cifar_resnet.py", "cost.py", "formulas.py", "site.py"]
-    sources += ["own_attention.py"]
+    sources = ["backbone.py", "cost.py", "formulas.py", "own_attention.py", "own_networks.py"]
+    sources += ["cifar_preact.py", "cifar_resnet.py", "mobilenext.py", "site.py"]
     for source in [*(here / source for source in sources), *sorted(here.glob("families/*.py"))]:
         content.update(source.read_bytes())
     return f"{name}-{content.hexdigest()[:24]}"

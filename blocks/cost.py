@@ -72,6 +72,7 @@ FREE: frozenset[Any] = frozenset(
         *(aten.empty, aten.empty_like, aten.zeros, aten.zeros_like, aten.ones, aten.ones_like),
         *(aten.full, aten.full_like, aten.arange, aten.scalar_tensor, aten.lift_fresh, aten.eye),
         *(aten.index, aten.gather, aten.roll, aten.flip, aten.repeat, aten.as_strided),
+        aten.as_strided_,
         *(aten.new_zeros, aten.new_empty, aten.native_dropout, aten.contiguous, aten.fill_),
         *(aten.pixel_shuffle, aten.pixel_unshuffle, aten.channel_shuffle, aten.unfold),
         *(aten.upsample_nearest2d, aten.resolve_conj, aten.squeeze_, aten.unsqueeze_),
@@ -117,6 +118,11 @@ def _sum(args: Sequence[Any], result: Any) -> tuple[int, int]:
 
 def _variance(args: Sequence[Any], result: Any) -> tuple[int, int]:
     return 0, 4 * int(args[0].numel())
+
+
+def _norm(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    # A square of each number, their sum, and its root.
+    return 0, 2 * int(args[0].numel())
 
 
 def _batch_norm(args: Sequence[Any], result: Any) -> tuple[int, int]:
@@ -182,6 +188,7 @@ COUNTED: dict[Any, Count] = {
     aten.mean: _mean,
     **dict.fromkeys((aten.sum, aten.amax, aten.amin, aten.max, aten.min, aten.cumsum), _sum),
     **dict.fromkeys((aten.var, aten.std, aten.var_mean), _variance),
+    aten.linalg_vector_norm: _norm,
     **dict.fromkeys(
         (
             aten.native_batch_norm,

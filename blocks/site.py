@@ -66,6 +66,7 @@ class Point:
         prefix: Tokens before those of the pixels (the class token), which the block does not see.
         own: Whether the backbone as published has attention there.
         also: Other positions of the unit that are this place.
+        grid: Height and width of the map that tokens are; (0, 0) where the map is one already.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Point:
     prefix: int = 0
     own: bool = False
     also: tuple[str, ...] = ()
+    grid: tuple[int, int] = (0, 0)
 
     @property
     def positions(self) -> tuple[str, ...]:
@@ -213,10 +215,7 @@ class SiteTable:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SiteTable:
         """Read what ``to_json`` wrote."""
-        sites = tuple(
-            Site(**{**row, "also": tuple(row["also"]), "shape": MapShape(**row["shape"])})
-            for row in data["sites"]
-        )
+        sites = tuple(_site_from_json(row) for row in data["sites"])
         channels, height, width = data["input_shape"]
         return cls(
             data["backbone"],
@@ -226,3 +225,8 @@ class SiteTable:
             Cost.from_json(data["cost"]),
             data["own_attention"],
         )
+
+
+def _site_from_json(row: Mapping[str, Any]) -> Site:
+    tuples = {name: tuple(row[name]) for name in ("also", "grid")}
+    return Site(**{**row, **tuples, "shape": MapShape(**row["shape"])})

@@ -10,6 +10,8 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from blocks.own_networks import OWN_NETWORKS
+
 
 @cache
 def known_names() -> frozenset[str]:
@@ -19,7 +21,8 @@ def known_names() -> frozenset[str]:
         return frozenset(map(str, json.loads(kept.read_text(encoding="utf-8"))))
     except (OSError, ValueError, TypeError):
         pass
-    names = sorted(importlib.import_module("timm").list_models())
+    ours = {row.timm_name for row in OWN_NETWORKS}
+    names = sorted(set(importlib.import_module("timm").list_models()) - ours)
     _keep(kept, names)
     return frozenset(names)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 FAMILIES: dict[str, str] = {
+    "ConvNeXt": "convnext:points",
     "DenseNet": "dense:points",
     "EfficientNet": "inverted:points",
     "GhostNet": "ghost:points",
@@ -12,7 +13,10 @@ FAMILIES: dict[str, str] = {
     "RegNet": "regnet:points",
     "ResNet": "residual:timm_points",
     "ResNetV2": "preactivation:points",
+    "SwinTransformer": "tokens:swin_points",
     "VGG": "vgg:points",
+    "VisionTransformer": "tokens:vit_points",
+    "VisionTransformerDistilled": "tokens:vit_points",
 }
 ANY_OTHER = "features:points"
 

@@ -43,8 +43,11 @@ def points(network: nn.Module) -> Iterator[Point]:
     if stem:
         yield stem_point(stem, layout={**found, **layouts}[stem])
     for stage, path in enumerate(features, start=1):
-        prefix = _prefix_tokens(network) if layouts[path] == TOKENS else 0
-        yield stage_point(stage, path, layout=layouts[path], prefix=prefix)
+        if layouts[path] != TOKENS:
+            yield stage_point(stage, path, layout=layouts[path])
+            continue
+        prefix, grid = _prefix_tokens(network), _grid(network)
+        yield stage_point(stage, path, layout=TOKENS, prefix=prefix, grid=grid)
 
 
 def _refusal(network: nn.Module, why: str) -> BackboneError:
@@ -122,10 +125,16 @@ def _layout(network: nn.Module, path: str, shapes: dict[str, Any], channels: int
     raise _refusal(network, f"its feature {path!r} is no map, but of shape {list(shape)}")
 
 
+def _grid(network: nn.Module) -> tuple[int, int]:
+    """Rows and columns of an image's patches; (0, 0) where they are no grid."""
+    grid: Any = getattr(getattr(network, "patch_embed", None), "grid_size", None)
+    return (grid[0], grid[1]) if grid else (0, 0)
+
+
 def _tokens(network: nn.Module) -> int:
     """Tokens of an image whose patches are a grid; 0 where they are not."""
-    grid: Any = getattr(getattr(network, "patch_embed", None), "grid_size", None)
-    return grid[0] * grid[1] + _prefix_tokens(network) if grid else 0
+    rows, columns = _grid(network)
+    return rows * columns + _prefix_tokens(network) if rows else 0
 
 
 def _prefix_tokens(network: nn.Module) -> int:

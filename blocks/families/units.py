@@ -20,6 +20,7 @@ class Unit:
         path: The unit's module.
         layout: How its maps lie in memory.
         prefix: Tokens before those of the pixels.
+        grid: Height and width of the map that tokens are.
     """
 
     stage: int
@@ -27,6 +28,7 @@ class Unit:
     path: str
     layout: str = NCHW
     prefix: int = 0
+    grid: tuple[int, int] = (0, 0)
 
     def point(
         self,
@@ -58,10 +60,18 @@ class Unit:
             self.prefix,
             own,
             also,
+            self.grid,
         )
 
 
-def stem_point(path: str, *, side: str = AFTER, layout: str = NCHW, prefix: int = 0) -> Point:
+def stem_point(
+    path: str,
+    *,
+    side: str = AFTER,
+    layout: str = NCHW,
+    prefix: int = 0,
+    grid: tuple[int, int] = (0, 0),
+) -> Point:
     """The point at the input of the first stage.
 
     Args:
@@ -69,8 +79,9 @@ def stem_point(path: str, *, side: str = AFTER, layout: str = NCHW, prefix: int 
         side: "after" the module or "before" it.
         layout: How the map lies in memory.
         prefix: Tokens before those of the pixels.
+        grid: Height and width of the map that tokens are.
     """
-    return Point(STEM, STEM, 0, 0, "", path, side, layout, prefix)
+    return Point(STEM, STEM, 0, 0, "", path, side, layout, prefix, grid=grid)
 
 
 def stage_point(
@@ -83,6 +94,7 @@ def stage_point(
     prefix: int = 0,
     own: bool = False,
     also: tuple[str, ...] = (),
+    grid: tuple[int, int] = (0, 0),
 ) -> Point:
     """The point after a stage.
 
@@ -95,10 +107,11 @@ def stage_point(
         prefix: Tokens before those of the pixels.
         own: Whether the backbone as published has attention there.
         also: Other positions of the last unit that are this place.
+        grid: Height and width of the map that tokens are.
     """
-    position = POST if last_unit else ""
+    name, position = f"stage{stage}", POST if last_unit else ""
     return Point(
-        f"stage{stage}", STAGE, stage, last_unit, position, path, side, layout, prefix, own, also
+        name, STAGE, stage, last_unit, position, path, side, layout, prefix, own, also, grid
     )
 
 

@@ -9,13 +9,18 @@ from pathlib import Path
 from blocks.backbone import trace_sites
 
 FOLDER = Path(__file__).parent.parent / "blocks" / "sites"
-SIDES = {"inception_v3": 299, "inception_v4": 299}  # of the images; 224 otherwise
+CIFAR = ("resnet20", "resnet20-b", "resnet32", "wrn16-4", "wrn28-10", "preact-resnet18")
+# Of the images; 224 otherwise.
+SIDES = {"inception_v3": 299, "inception_v4": 299, **dict.fromkeys(CIFAR, 32)}
 GOLDEN = (
     *("resnet18", "resnet50", "resnet50d", "wide_resnet50_2", "resnext50_32x4d", "seresnet50"),
     *("resnetv2_18", "resnetv2_50", "densenet121", "mobilenetv2_100"),
     *("mobilenetv3_small_100", "mobilenetv3_large_100", "mnasnet_100", "efficientnet_b0"),
     *("efficientnetv2_rw_t", "ghostnet_100", "regnetx_004", "regnety_004"),
     *("vgg11_bn", "vgg16", "vgg16_bn", "inception_v3", "inception_v4"),
+    *("convnext_tiny", "convnextv2_tiny", "vit_tiny_patch16_224"),
+    *("deit_tiny_distilled_patch16_224", "swin_tiny_patch4_window7_224"),
+    *(*CIFAR, "mobilenext_100"),
     *("xception41", "poolformer_s12", "volo_d1_224"),
 )
 
