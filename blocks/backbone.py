@@ -47,6 +47,7 @@ class Backbone:
             empty: that of the network's class.
         title: One line for the catalogue.
         small: Whether it is made for small images (32 x 32, 10 classes) as in CIFAR papers.
+        image: Height and width of the images for which it was published, where it is not small.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Backbone:
     family: str
     title: str
     small: bool = False
+    image: int = 224
 
     def points(self, network: nn.Module) -> list[Point]:
         """Where blocks attach to the network."""
@@ -113,7 +115,8 @@ def _build_plain(name: str, num_classes: int, in_channels: int, size: Size) -> n
 
 def _timm(name: str, family: str = "") -> Backbone:
     title = f"timm's {name}" + (f", {family}" if family else "")
-    return Backbone(name, partial(_build_timm, name), "", title)
+    image = 299 if family == "Inception" else 224
+    return Backbone(name, partial(_build_timm, name), "", title, image=image)
 
 
 # Those that are listed and tested one by one, by what their papers call them.

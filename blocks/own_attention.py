@@ -20,7 +20,7 @@ REMOVABLE = frozenset(
     )
 )
 # Classes whose attention chooses between convolutions, or is part of one.
-FIXED = frozenset(("SplitAttn", "SelectiveKernel", "GhostModuleV2"))
+FIXED = frozenset(("SplitAttn", "SelectiveKernel", "GhostModuleV2", "GhostModuleV3"))
 
 
 class Removed(nn.Identity):
@@ -32,9 +32,20 @@ def stands_in(module: object) -> bool:
     return isinstance(module, Removed) or type(module).__name__ in REMOVABLE
 
 
+def _fixed(network: nn.Module) -> list[str]:
+    """The classes of attention that cannot be taken out, one for each module of it."""
+    kinds = [
+        type(module).__name__
+        for module in network.modules()
+        if getattr(module, "mode", "shortcut") == "shortcut"  # GhostNet-v3's first two have none
+    ]
+    return [kind for kind in kinds if kind in FIXED]
+
+
 def count_own(network: nn.Module) -> int:
     """Modules of its own attention that a network still has."""
-    return sum(type(module).__name__ in REMOVABLE | FIXED for module in network.modules())
+    removable = sum(type(module).__name__ in REMOVABLE for module in network.modules())
+    return removable + len(_fixed(network))
 
 
 def remove_own(network: nn.Module, name: str) -> None:
@@ -47,11 +58,11 @@ def remove_own(network: nn.Module, name: str) -> None:
     Raises:
         BackboneError: There is none, or it cannot be taken out.
     """
-    fixed = {type(module).__name__ for module in network.modules()} & FIXED
+    fixed = sorted(set(_fixed(network)))
     if fixed:
         raise BackboneError(
             f"{name}-plain cannot be made: the attention of {name} is part of its convolutions"
-            f" ({listing(sorted(fixed))}); choose a backbone without"
+            f" ({listing(fixed)}); choose a backbone without"
         )
     found = [path for path, module in network.named_modules() if stands_in(module)]
     if not found:

@@ -96,9 +96,10 @@ def parse_input(text: str) -> tuple[int, int, int]:
 
 def usual_input(backbone: str) -> tuple[tuple[int, int, int], int]:
     """The input shape and classes with which a backbone's published figures were made."""
-    if backbones.backbone(backbone).small:
+    row = backbones.backbone(backbone)
+    if row.small:
         return (3, 32, 32), 10
-    return (3, 224, 224), 1000
+    return (3, row.image, row.image), 1000
 
 
 def sites_data(table: SiteTable) -> list[dict[str, Any]]:
@@ -107,11 +108,12 @@ def sites_data(table: SiteTable) -> list[dict[str, Any]]:
         {
             "site": site.name,
             "placement": site.placement,
-            "position": site.position,
+            "position": " ".join(site.positions),
             "channels": site.shape.channels,
             "height": site.shape.height,
             "width": site.shape.width,
-            "follows": site.path,
+            "side": site.side,
+            "module": site.path,
         }
         for site in table.sites
     ]

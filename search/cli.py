@@ -325,7 +325,7 @@ def blocks(
     search blocks --load fcanet50.pth --as fca --output fcanet50.safetensors
     """
     from blocks.backbone import backbone as row_of
-    from blocks.backbone import names, site_table
+    from blocks.backbone import choices, site_table
     from search import catalogue
     from search.include import include as bring_in
 
@@ -344,7 +344,7 @@ def blocks(
     if name is None:
         if sites or stages:
             option = "--sites" if sites else "--stages"
-            raise StudyError(f"{option} needs a backbone: {', '.join(names())}")
+            raise StudyError(f"{option} needs a backbone: {choices()}")
         _print_blocks(catalogue.blocks_data(), form)
         return
     usual_shape, usual_classes = catalogue.usual_input(name)

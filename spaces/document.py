@@ -223,15 +223,22 @@ def _text(value: str, line: int) -> str:
 
 
 class _Names:
-    """JSON Schema of a text that is one of a table's names, read when the schema is made."""
+    """JSON Schema of a text that is one of a table's names, read when the schema is made.
 
-    def __init__(self, names: Callable[[], tuple[str, ...]]) -> None:
+    Args:
+        names: The names.
+        others: Whether others are right too, so that an editor proposes these without refusing any.
+    """
+
+    def __init__(self, names: Callable[[], tuple[str, ...]], *, others: bool = False) -> None:
         self.names = names
+        self.others = others
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {"type": "string", "enum": list(self.names())}
+        known: JsonSchemaValue = {"type": "string", "enum": list(self.names())}
+        return {"anyOf": [known, {"type": "string"}]} if self.others else known
 
 
 def _block_names() -> tuple[str, ...]:
@@ -317,7 +324,9 @@ def _objective(name: str) -> str:
 
 
 BlockName = Annotated[StrictStr, AfterValidator(_known_block), _Names(_block_names)]
-BackboneName = Annotated[StrictStr, AfterValidator(_known_backbone), _Names(backbone.names)]
+BackboneName = Annotated[
+    StrictStr, AfterValidator(_known_backbone), _Names(backbone.names, others=True)
+]
 
 
 def _several(kind: str, allowed: tuple[str, ...]) -> Callable[[str], str]:

@@ -7,6 +7,7 @@ import pytest
 
 from blocks import backbone, registry
 from blocks.conformance import OK
+from blocks.families.classes import FAMILIES
 from search.checking import find_subject, findings
 from search.cli import app
 from search.datasets import DATASETS
@@ -16,6 +17,7 @@ from spaces.space import parse_space
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BACKBONES = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
 COMMANDS = [c.name or c.callback.__name__ for c in app.registered_commands]
 
 
@@ -47,8 +49,14 @@ def test_every_metric_sampler_and_data_set_is_in_the_readme(name):
 
 
 @pytest.mark.parametrize("name", backbone.names())
-def test_every_backbone_is_in_the_readme(name):
-    assert f"`{name}`" in README or f"`{name.removeprefix('resnet')}`" in README
+def test_every_backbone_is_in_the_documentation(name):
+    assert f"`{name}`" in README + BACKBONES
+
+
+@pytest.mark.parametrize("family", [*backbone.TIMM_BACKBONES, *FAMILIES])
+def test_every_family_and_every_class_of_networks_is_in_the_table(family):
+    rows = [row for row in BACKBONES.splitlines() if row.startswith("| ")]
+    assert any(family in row.split("|")[1] or f"`{family}`" in row for row in rows)
 
 
 def test_the_readmes_space_is_one():
@@ -70,8 +78,10 @@ def test_no_figure_is_left_to_fill_in():
     assert not re.findall(r"@[A-Z]+@|TODO|TBD", README)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/backbones.md"]
+)
 def test_files_that_are_named_are_there(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (ROOT / link).exists(), link
+        assert ((ROOT / name).parent / link).exists(), link

@@ -34,14 +34,14 @@ def points(network: nn.Module) -> Iterator[Point]:
     shapes = _shapes(network, [*STEMS, *features])
     layouts = {path: _layout(network, path, shapes, n) for path, n in features.items()}
     first, *_ = features
-    stem = next((name for name in STEMS if name not in features and _is_map(shapes, name)), "")
+    found = {p: _layout_of_square(shapes.get(p, ()), layouts[first]) for p in STEMS}
+    stem = next((path for path in STEMS if path not in features and found[path]), "")
     if _BEFORE_STAGES.fullmatch(first):
         stem = stem or first
         del features[first]
     _check_attached(network, [*([stem] if stem else []), *features])
     if stem:
-        layout = layouts.get(stem) or _layout_of_square(shapes[stem])
-        yield stem_point(stem, layout=layout)
+        yield stem_point(stem, layout={**found, **layouts}[stem])
     for stage, path in enumerate(features, start=1):
         if layouts[path] != TOKENS:
             yield stage_point(stage, path, layout=layouts[path])
@@ -101,15 +101,16 @@ def _shapes(network: nn.Module, paths: list[str]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _is_map(shapes: dict[str, tuple[int, ...]], path: str) -> bool:
-    return len(shapes.get(path, ())) == 4 and _layout_of_square(shapes[path]) != ""
+def _layout_of_square(shape: tuple[int, ...], next_to: str) -> str:
+    """How a square map lies in memory: its sides are equal; as the next where its channels are too.
 
-
-def _layout_of_square(shape: tuple[int, ...]) -> str:
-    """How a square map lies in memory: its sides are the equal ones; empty where all are."""
+    Empty where it is no map.
+    """
+    if len(shape) != 4:
+        return ""
     _, first, second, third = shape
     if first == second == third:
-        return ""
+        return next_to if next_to in (NCHW, NHWC) else ""
     return NCHW if second == third else NHWC if first == second else ""
 
 

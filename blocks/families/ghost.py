@@ -3,8 +3,8 @@
 Han et al., arXiv:1911.11907. A unit is a Ghost bottleneck; a stage holds those whose output has one
 size. ``expanded`` is the wide map as the second Ghost module is given it, behind the unit's own
 squeeze-and-excitation; the first unit does not widen its input, and has none. Only units with
-stride 2 have one depthwise convolution, so that only they have ``inner``, and not in version 3,
-where it is a sum of several.
+stride 2 have one depthwise convolution between the modules, so that only they have ``inner``, and
+not in version 3, where it is a sum of several.
 """
 
 from __future__ import annotations

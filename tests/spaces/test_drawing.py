@@ -573,3 +573,31 @@ def test_a_share_is_of_the_same_backbone():
 def test_no_cap_is_never_over():
     space = space_of("{type: se}")
     assert violated(space, drawn(space), Cost(10**12, 0, 10**15, 10**15)) == []
+
+
+# Own attention. ---------------------------------------------------------------------------------
+
+
+def test_a_backbone_with_attention_of_its_own_is_no_baseline():
+    space = space_of(
+        "{type: [none, eca]}", backbone="[resnet18, mobilenetv3_small_050, seresnet18]"
+    )
+    with pytest.raises(SpaceError) as refused:
+        check_possible(space, AT_14)
+    first, second = str(refused.value).splitlines()
+    assert first == (
+        "s.yaml:1: mobilenetv3_small_050 has attention of its own (9 modules), so that it is no"
+        " baseline without attention; write mobilenetv3_small_050-plain, which is"
+        " mobilenetv3_small_050 without, and 'position: own' to put blocks where its own stood"
+    )
+    assert second.startswith("s.yaml:1: seresnet18 has attention of its own (8 modules)")
+
+
+def test_blocks_take_the_place_of_a_backbones_own_attention():
+    attention = "{type: [none, eca], placement: in-block, position: own}"
+    space = space_of(attention, backbone="mobilenetv3_small_050-plain")
+    check_possible(space, AT_14)
+    placements = drawn(space, type="eca").architecture.placements
+    sites = site_table("mobilenetv3_small_050-plain", AT_14.input_shape, AT_14.classes)
+    assert len(placements) == 9
+    assert {p.site for p in placements} == {site.name for site in sites.sites if site.own}
