@@ -28,6 +28,7 @@ class Assignment:
         training: Training settings, as data.
         data: Name of the data set.
         seed: Of everything left to chance.
+        weights: The file of the backbone's trained weights, where ``training`` wants one's.
     """
 
     trial: int
@@ -37,6 +38,7 @@ class Assignment:
     training: Mapping[str, Any]
     data: str
     seed: int
+    weights: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""

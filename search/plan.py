@@ -14,6 +14,7 @@ from blocks.errors import StudyError, listing, suggestion
 from search.database import DEFAULT_STORAGE, file_of, is_sqlite, open_for_reading, storage_url
 from search.datasets import DATASETS, load_data
 from search.include import include
+from search.starting import Start, read_starts
 from search.store import StudyRecord, read_studies
 from spaces.candidate import DataFacts
 from spaces.document import NAME, SAMPLERS
@@ -54,6 +55,7 @@ class StudyPlan:
         gpus: Devices over which workers are spread; empty: the first.
         includes: Files with a user's own blocks.
         extend: Whether a stored study may go on with another space.
+        starts: The trained weights that backbones start from.
     """
 
     space: Space
@@ -71,15 +73,23 @@ class StudyPlan:
     gpus: tuple[str, ...]
     includes: tuple[str, ...]
     extend: bool
+    starts: tuple[Start, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
         """What may not change while the study goes on, beside the space."""
-        return {
+        content = {
             "data": {**self.data.identity(), "sizes": list(self.data.sizes)},
             "epochs": self.space.epochs,
             "seed": self.seed,
         }
+        if self.starts:
+            content["weights"] = {f"{s.backbone} {s.given}": s.identity for s in self.starts}
+        return content
+
+    def weights_path(self, identity: str) -> str:
+        """The file of trained weights with this identity; empty where they are of none."""
+        return next((s.path for s in self.starts if s.identity == identity), "")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -164,6 +174,8 @@ def make_plan(
     facts = load_data(chosen["data"]).facts
     check_possible(loaded, facts)
     _check_together(loaded, chosen, facts, device)
+    starts = read_starts(loaded, facts)
+    loaded = replace(loaded, weights={(s.backbone, s.given): s.identity for s in starts})
     return StudyPlan(
         space=loaded,
         study=name,
@@ -180,6 +192,7 @@ def make_plan(
         gpus=tuple(gpus),
         includes=tuple(includes),
         extend=extend,
+        starts=starts,
     )
 
 

@@ -27,6 +27,7 @@ from spaces.parameters import Choice, Choose, Domain, fixed
 from spaces.space import Space
 
 ENUMERATION_LIMIT = 50_000
+OF_ATTENTION = ("attention_learning_rate",)  # training settings without a say where there is none
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def propose(space: Space, choose: Choose, data: DataFacts) -> Proposal:
     answers = _Answers(choose)
     name = str(answers.ask("backbone", space.backbones))
     placements = tuple(_placements(space, answers, sites_of(name, data)))
-    training = _training(space, answers)
+    training = _training(space, answers, name, attention=bool(placements))
     architecture = Architecture(name, placements)
     label = _with_backbone(space, name, proposal_label(architecture))
     return Proposal(answers.values, architecture, training, label)
@@ -108,9 +109,10 @@ def _placement(space: Space, answers: _Answers, prefix: str, places: Choice) -> 
     yield Placement(site, block, tuple(options.items()), identity_start)
 
 
-def _training(space: Space, answers: _Answers) -> Training:
-    settings = {name: answers.ask(name, domain) for name, domain in space.training.items()}
-    return Training(**settings)  # type: ignore[arg-type]
+def _training(space: Space, answers: _Answers, backbone: str, *, attention: bool) -> Training:
+    matters = {n: d for n, d in space.training.items() if attention or n not in OF_ATTENTION}
+    settings = {name: answers.ask(name, domain) for name, domain in matters.items()}
+    return space.training_of(backbone, settings)
 
 
 def proposal_label(architecture: Architecture) -> str:
@@ -146,7 +148,7 @@ def draw(proposal: Proposal, data: DataFacts) -> Candidate:
     sites = sites_of(proposal.architecture.backbone, data)
     architecture = resolve(proposal.architecture, sites)
     label = proposal.label
-    return Candidate(architecture, proposal.training, data, label)
+    return Candidate(architecture, proposal.training.of(architecture), data, label)
 
 
 def baseline_candidates(space: Space, data: DataFacts) -> list[tuple[Candidate, dict[str, Any]]]:
@@ -154,12 +156,13 @@ def baseline_candidates(space: Space, data: DataFacts) -> list[tuple[Candidate, 
 
     Searched settings stand at their declared default, else the first choice or the middle.
     """
-    training = Training(**{n: d.default for n, d in space.training.items()})  # type: ignore[arg-type]
+    settings = {name: domain.default for name, domain in space.training.items()}
     result = []
     for name in space.backbones.values:
         sites = sites_of(str(name), data)
         architecture = resolve(Architecture(str(name)), sites)
         label = _with_backbone(space, str(name), registry.NONE)
+        training = space.training_of(str(name), settings).of(architecture)
         candidate = Candidate(architecture, training, data, label)
         result.append((candidate, _baseline_values(space, str(name), data)))
     return result
@@ -245,7 +248,8 @@ def check_possible(space: Space, data: DataFacts) -> None:
         SpaceError: Named values never give a network, or nothing does; with a reason for each.
     """
     # Training settings have no say in it; without them ranges are no obstacle.
-    space = replace(space, training={n: fixed(d.default) for n, d in space.training.items()})
+    settings = {name: fixed(domain.default) for name, domain in space.training.items()}
+    space = replace(space, training={**settings, "pretrained": fixed(False)})
     works: set[tuple[str, OptionValue]] = set()
     refused: dict[tuple[str, OptionValue], str] = {}
     drawn, reason = False, ""
