@@ -231,9 +231,10 @@ def fit(network: nn.Module, state: State, made_for: MadeFor) -> Fitted:
     other = [n for n in shapes if n in state and tuple(state[n].shape) != shapes[n]]
     left_out = classifier_tensors(made_for) if other else frozenset()
     if any(name in left_out for name in other):
-        for name in left_out & state.keys():
-            fitted.left_out[name] = tuple(fitted.tensors.pop(name).shape)
-            shapes.pop(name, None)
+        for name in [n for n in shapes if n in left_out]:
+            del shapes[name]
+            if name in state:
+                fitted.left_out[name] = tuple(fitted.tensors.pop(name).shape)
     for name in other:
         if name in shapes and name in _image_tensors(made_for):
             fitted.tensors[name] = _adapted(name, state[name], shapes[name], made_for.shape[0])

@@ -200,8 +200,12 @@ def test_files_are_read_in_their_usual_forms(form, tmp_path):
     if form == "safetensors":
         save_file(state, path)
     else:
-        prefixed = {f"module.{n}": t for n, t in state.items()}
-        torch.save({"pth": state, "wrapped": {"model": state, "epoch": 3}}.get(form, prefixed), path)
+        forms = {
+            "pth": state,
+            "wrapped": {"model": state, "epoch": 3},
+            "parallel": {"state_dict": {f"module.{n}": t for n, t in state.items()}},
+        }
+        torch.save(forms[form], path)
     network = build_network(Architecture("resnet20"), pretrained=str(path))
     assert all(torch.equal(t, state[n]) for n, t in network.state_dict().items())
 
