@@ -19,7 +19,7 @@ from blocks.errors import BlockError, SiteError
 from blocks.formulas import Cost, identity_cost, total
 from blocks.frequency import frequency_name
 from blocks.options import OptionValue
-from blocks.site import SiteTable
+from blocks.site import IN_BLOCK, STAGE, STANDARD, SiteTable
 
 DIGEST_VERSION = 1
 IDENTITY_WORDS = "from identity"
@@ -213,9 +213,11 @@ def label(architecture: Architecture) -> str:
 
 
 def _group_of(site: str) -> str:
-    if ".unit" in site:
-        return "in-block"
-    return "stage" if site.startswith("stage") else site
+    _, in_unit, rest = site.partition(".unit")
+    if in_unit:
+        position = rest.partition(".")[2]
+        return IN_BLOCK if position == STANDARD else f"{IN_BLOCK}.{position}"
+    return STAGE if site.startswith(STAGE) else site
 
 
 def _option_words(placements: list[Placement]) -> list[str]:

@@ -102,6 +102,16 @@ _SHARED_WORK = (
 )
 _FUSED = "its code leaves the attention to one fused operator; the declared cost is spelt out"
 
+_ONE_SOFTMAX_OF_PIXELS = Unreachable(
+    "module.conv_attn.bias", "one number added to the logits of all pixels leaves their softmax"
+)
+_RELU6 = (
+    "options-differ",
+    "relu6 is relu on the maps of this check, whose squeezed numbers are under 6; the tests of the"
+    " adapter tell them apart",
+)
+_TIMM_ORDER = ("channels-last", "timm's code returns its own order of memory")
+
 FACTS: dict[str, Facts] = {
     "se": Facts(_ROUNDED),
     "eca": Facts((Alias("kernel_size", ("auto", 3), "the formula gives 3 at 64 channels"),)),
@@ -132,6 +142,35 @@ FACTS: dict[str, Facts] = {
     "tripse2": Facts(_ROUNDED, counted=_SHARED_WORK),
     "tripse3": Facts(_ROUNDED, counted=_SHARED_WORK),
     "tripse4": Facts(_ROUNDED, counted=_SHARED_WORK),
+    # timm's modules are as timm has them.
+    "timm:ge": Facts(
+        (
+            Alias("feat_size", ("7x7", "14x14"), "at a site the map sets it"),
+            Alias("norm", (True, False), "without convolutions there is nothing to norm"),
+        )
+    ),
+    "timm:gc": Facts(unreachable=(_ONE_SOFTMAX_OF_PIXELS,), excused=(_RELU6,)),
+    "timm:gca": Facts(unreachable=(_ONE_SOFTMAX_OF_PIXELS,), excused=(_RELU6,)),
+    "timm:ela": Facts(excused=(_RELU6,)),
+    "timm:sk": Facts(excused=(_TIMM_ORDER,)),
+    "timm:splat": Facts(excused=(_TIMM_ORDER,)),
+    "timm:lambda": Facts(
+        (
+            Alias("feat_size", ("7x7", "14x14"), "at a site the map sets it"),
+            Alias("qk_ratio", (1.0, 0.5), "the width of a head, given, decides"),
+        ),
+        excused=(_TIMM_ORDER,),
+    ),
+    "timm:bottleneck": Facts(excused=(_TIMM_ORDER,)),
+    "timm:halo": Facts(excused=(_TIMM_ORDER,)),
+    "timm:nl": Facts(
+        unreachable=(
+            Unreachable("module.g.bias", _NORM_FOLLOWS, training_only=True),
+            Unreachable("module.z.bias", _NORM_FOLLOWS, training_only=True),
+            Unreachable("module.p.bias", "it adds one number to a pixel's similarities"),
+        )
+    ),
+    "timm:bat": Facts(excused=(_TIMM_ORDER,)),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from blocks import registry
 from blocks.errors import BlockError
 from blocks.frequency import frequency_name
+from blocks.site import IN_BLOCK, STANDARD
 from search.database import open_for_reading, storage_url
 from search.front import front_numbers
 from search.outcome import EpochResult
@@ -81,9 +82,11 @@ def _block_type(blocks: Sequence[str]) -> str:
 
 
 def site_group(site: str) -> str:
-    """The placement that a site belongs to: "stem", "stage" or "in-block"."""
-    if ".unit" in site:
-        return "in-block"
+    """The placement that a site belongs to: "stem", "stage", "in-block" or "in-block.pre"."""
+    _, in_unit, rest = site.partition(".unit")
+    if in_unit:
+        position = rest.partition(".")[2]
+        return IN_BLOCK if position == STANDARD else f"{IN_BLOCK}.{position}"
     return "stage" if site.startswith("stage") else site
 
 

@@ -61,6 +61,7 @@ from spaces.drawing import (
     distinct_candidates,
     draw,
     enumerate_proposals,
+    inner_prefixes,
     sites_of,
     violated,
 )
@@ -304,15 +305,18 @@ class Study:
         """The domain of every parameter that ``values`` of this space can hold."""
         space = self.plan.space
         domains: dict[str, Domain] = {"backbone": space.backbones, **space.training}
-        stages = max(sites_of(str(b), self.plan.data).stages for b in space.backbones.values)
-        prefixes = [""]
-        if space.attention.per_stage:
-            prefixes = ["stem.", *(f"stage{stage}." for stage in range(1, stages + 1))]
+        prefixes = {"": None}
+        if space.attention.per_stage or space.attention.per_unit:
+            tables = [sites_of(str(b), self.plan.data) for b in space.backbones.values]
+            inner = (prefix for table in tables for prefix in inner_prefixes(space, table))
+            prefixes = dict.fromkeys(["stem.", *inner])
         places = space.attention.placements
         inside = Choice(tuple(place for place in places.values if place != "stem"))
         for prefix in prefixes:
             domains[f"{prefix}type"] = space.attention.blocks
             domains[f"{prefix}placement"] = places if not prefix else inside
+            domains[f"{prefix}position"] = space.attention.positions
+            domains[f"{prefix}stages"] = space.attention.stages
             domains[f"{prefix}identity_start"] = space.attention.identity_start
             for block in space.attention.blocks.values:
                 for name, choice in space.attention.options(str(block)):

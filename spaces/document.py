@@ -36,11 +36,14 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from blocks import backbone, registry
 from blocks.errors import BackboneError, BlockError, listing, suggestion
-from blocks.site import PLACEMENTS
+from blocks.site import PLACEMENTS, POSITIONS
 from blocks.weight_source import TAG, is_file
 from spaces.candidate import FREEZES
 from spaces.metrics import COSTS, METRICS
 
+JOIN = " + "
+ALL_STAGES = "all"
+STAGE_NUMBER = re.compile(r"[1-9][0-9]?")
 MAX_DEPTH = 12
 MAX_BYTES = 256 * 1024
 MAX_PASSES = 4
@@ -321,8 +324,59 @@ def _distinct(values: list[Any]) -> list[Any]:
 
 BlockName = Annotated[StrictStr, AfterValidator(_known_block), _Names(_block_names)]
 BackboneName = Annotated[StrictStr, AfterValidator(_known_backbone), _Names(backbone.names)]
-PlacementName = Annotated[
-    StrictStr, AfterValidator(_one_of("placement", PLACEMENTS)), _Names(lambda: PLACEMENTS)
+
+
+def _several(kind: str, allowed: tuple[str, ...]) -> Callable[[str], str]:
+    """Words joined by plus signs, in the order of those allowed."""
+    known = _one_of(kind, allowed)
+
+    def check(text: str) -> str:
+        words = [known(word.strip()) for word in text.split("+")]
+        if len(set(words)) < len(words):
+            raise ValueError(f"{text!r} names one twice; name each once")
+        return JOIN.join(sorted(words, key=allowed.index))
+
+    return check
+
+
+def _mask(value: Any) -> str:
+    """Stages that get blocks: ``all``, a number, numbers joined by plus signs or in a list."""
+    given = value if isinstance(value, list) else str(value).split("+")
+    texts = [str(number).strip() for number in given]
+    if texts == [ALL_STAGES]:
+        return ALL_STAGES
+    if isinstance(value, bool) or not all(STAGE_NUMBER.fullmatch(text) for text in texts):
+        raise ValueError(f"{value!r} is no choice of stages: all, 4, '3 + 4', or [3, 4] in a list")
+    if len(set(texts)) < len(texts):
+        raise ValueError(f"{value!r} names a stage twice; name each once")
+    return JOIN.join(sorted(texts, key=int))
+
+
+def _placement(value: Any) -> str:
+    if isinstance(value, list):
+        value = JOIN.join(str(word) for word in value)
+    if not isinstance(value, str):
+        raise _needed("text is needed")
+    return _several("placement", PLACEMENTS)(value)
+
+
+_WORD = f"({'|'.join(PLACEMENTS)})"
+_PLACES = {"type": "string", "pattern": f"^{_WORD}( *[+] *{_WORD})*$"}
+_PLACE_LIST = {"type": "array", "items": {"type": "string", "enum": list(PLACEMENTS)}}
+_MASK = {
+    "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^(all|[0-9 +]+)$"}]
+}
+_STAGE_LIST = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
+PlacementName: Any = Annotated[str, PlainValidator(_placement), WithJsonSchema(_PLACES)]
+PlacementItem: Any = Annotated[
+    str, PlainValidator(_placement), WithJsonSchema({"anyOf": [_PLACES, _PLACE_LIST]})
+]
+Mask: Any = Annotated[str, PlainValidator(_mask), WithJsonSchema(_MASK)]
+MaskItem: Any = Annotated[
+    str, PlainValidator(_mask), WithJsonSchema({"anyOf": [*_MASK["anyOf"], _STAGE_LIST]})
+]
+PositionName = Annotated[
+    StrictStr, AfterValidator(_one_of("position", POSITIONS)), _Names(lambda: POSITIONS)
 ]
 ObjectiveName = Annotated[
     StrictStr, AfterValidator(_one_of("objective", tuple(METRICS))), _Names(lambda: tuple(METRICS))
@@ -454,10 +508,17 @@ class AttentionSection(_Section):
     __pydantic_extra__: dict[str, OptionChoices] = Field(init=False)
 
     type: TypeChoices = Field(description="Blocks, or blocks with options of their own.")
-    placement: _choices(PlacementName) = Field(  # type: ignore[valid-type]
-        default="in-block", description="Where the block goes."
+    placement: _choices(PlacementName, list[PlacementItem]) = Field(  # type: ignore[valid-type]
+        default="in-block", description="Where the block goes; several at once: stem + stage."
+    )
+    position: _choices(PositionName) = Field(  # type: ignore[valid-type]
+        default="standard", description="Side of the unit, for in-block."
+    )
+    stages: _choices(Mask, list[MaskItem]) = Field(  # type: ignore[valid-type]
+        default="all", description="Stages that get blocks: all, 4, or several at once: 3 + 4."
     )
     per_stage: bool = Field(default=False, description="Whether every stage decides for itself.")
+    per_unit: bool = Field(default=False, description="Whether every unit decides for itself.")
     identity_start: _choices(bool) = Field(  # type: ignore[valid-type]
         default=False, description="Whether blocks start as the identity, by a learnt number each."
     )

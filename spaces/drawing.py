@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from blocks import registry
 from blocks.architecture import IDENTITY_WORDS, Architecture, Placement, resolve
 from blocks.backbone import site_table
-from blocks.errors import SiteError, SpaceError
+from blocks.errors import BackboneError, SiteError, SpaceError
 from blocks.formulas import Cost
 from blocks.options import OptionValue
-from blocks.site import STEM, SiteTable
+from blocks.site import IN_BLOCK, STANDARD, STEM, SiteTable
 from spaces.candidate import Candidate, DataFacts, Training
-from spaces.document import read_yaml
+from spaces.document import ALL_STAGES, JOIN, read_yaml
 from spaces.parameters import Choice, Choose, Domain, fixed
 from spaces.space import Space
 
@@ -71,11 +71,11 @@ def propose(space: Space, choose: Choose, data: DataFacts) -> Proposal:
     """
     answers = _Answers(choose)
     name = str(answers.ask("backbone", space.backbones))
-    placements = tuple(_placements(space, answers, sites_of(name, data)))
+    decisions = tuple(_decisions(space, answers, sites_of(name, data)))
+    placements = tuple(placement for decision in decisions for placement in decision.placements)
     training = _training(space, answers, name, attention=bool(placements))
-    architecture = Architecture(name, placements)
-    label = _with_backbone(space, name, proposal_label(architecture))
-    return Proposal(answers.values, architecture, training, label)
+    label = _with_backbone(space, name, decisions_label(decisions))
+    return Proposal(answers.values, Architecture(name, placements), training, label)
 
 
 def _with_backbone(space: Space, backbone: str, label: str) -> str:
@@ -83,30 +83,97 @@ def _with_backbone(space: Space, backbone: str, label: str) -> str:
     return label if space.backbones.is_fixed else f"{backbone} {label}"
 
 
-def _placements(space: Space, answers: _Answers, sites: SiteTable) -> Iterator[Placement]:
+@dataclass(frozen=True)
+class Decision:
+    """One block for a number of sites.
+
+    Args:
+        block: Its short name.
+        where: The sites, in words.
+        groups: The sites, as placements name them.
+        options: Its nominal options.
+        identity_start: Whether it starts as the identity.
+    """
+
+    block: str
+    where: str
+    groups: tuple[str, ...]
+    options: tuple[tuple[str, OptionValue], ...]
+    identity_start: bool
+
+    @property
+    def placements(self) -> tuple[Placement, ...]:
+        """The block at each group of sites."""
+        return tuple(
+            Placement(group, self.block, self.options, self.identity_start) for group in self.groups
+        )
+
+    def __str__(self) -> str:
+        options = sorted(self.options)
+        words = [f"{_SHORT.get(name, f'{name}=')}{value}" for name, value in options]
+        words += [IDENTITY_WORDS] * self.identity_start
+        return " ".join([self.block, self.where, *words])
+
+
+def _decisions(space: Space, answers: _Answers, sites: SiteTable) -> Iterator[Decision]:
     attention = space.attention
-    if not attention.per_stage:
-        yield from _placement(space, answers, "", attention.placements)
+    if not (attention.per_stage or attention.per_unit):
+        yield from _decision(space, answers, "", attention.placements)
         return
     if STEM in attention.placements.values:
-        yield from _placement(space, answers, f"{STEM}.", Choice((STEM,)))
+        yield from _decision(space, answers, f"{STEM}.", Choice((STEM,)))
     inside = Choice(tuple(p for p in attention.placements.values if p != STEM))
-    for stage in range(1, sites.stages + 1) if inside.values else ():
-        yield from _placement(space, answers, f"stage{stage}.", inside)
+    for prefix in inner_prefixes(space, sites) if inside.values else ():
+        yield from _decision(space, answers, prefix, inside)
 
 
-def _placement(space: Space, answers: _Answers, prefix: str, places: Choice) -> Iterator[Placement]:
-    block = str(answers.ask(f"{prefix}type", space.attention.blocks))
+def inner_prefixes(space: Space, sites: SiteTable) -> Iterator[str]:
+    """What the names of parameters start with, for every stage or unit that decides for itself."""
+    for stage in range(1, sites.stages + 1):
+        if not space.attention.per_unit:
+            yield f"stage{stage}."
+            continue
+        for unit in range(1, sites.units(stage) + 1):
+            yield f"stage{stage}.unit{unit}."
+
+
+def _decision(space: Space, answers: _Answers, prefix: str, places: Choice) -> Iterator[Decision]:
+    attention = space.attention
+    block = str(answers.ask(f"{prefix}type", attention.blocks))
     if block == registry.NONE:
         return
     place = str(answers.ask(f"{prefix}placement", places))
     options = {
         name.rpartition(".")[2]: answers.ask(f"{prefix}{name}", choice)
-        for name, choice in space.attention.options(block)
+        for name, choice in attention.options(block)
     }
-    site = f"{prefix}{place}" if prefix.startswith("stage") else place
-    identity_start = bool(answers.ask(f"{prefix}identity_start", space.attention.identity_start))
-    yield Placement(site, block, tuple(options.items()), identity_start)
+    parts = place.split(JOIN)
+    position, stages = STANDARD, ALL_STAGES
+    if IN_BLOCK in parts:
+        position = str(answers.ask(f"{prefix}position", attention.positions))
+    if parts != [STEM] and not prefix:
+        stages = str(answers.ask("stages", attention.stages))
+    identity_start = bool(answers.ask(f"{prefix}identity_start", attention.identity_start))
+    where = place if position == STANDARD else place.replace(IN_BLOCK, f"{IN_BLOCK}.{position}")
+    inside = prefix if prefix != f"{STEM}." else ""
+    groups = tuple(
+        f"{stage}{part}"
+        for part in where.split(JOIN)
+        for stage in (_stage_prefixes(stages) if part != STEM else ("",))
+    )
+    yield Decision(
+        block,
+        f"{inside}{where}" if stages == ALL_STAGES else f"{where} {stages.replace(' ', '')}",
+        tuple(f"{inside}{group}" for group in groups),
+        tuple(options.items()),
+        identity_start,
+    )
+
+
+def _stage_prefixes(stages: str) -> tuple[str, ...]:
+    if stages == ALL_STAGES:
+        return ("",)
+    return tuple(f"stage{number}." for number in stages.split(JOIN))
 
 
 def _training(space: Space, answers: _Answers, backbone: str, *, attention: bool) -> Training:
@@ -115,14 +182,9 @@ def _training(space: Space, answers: _Answers, backbone: str, *, attention: bool
     return space.training_of(backbone, settings)
 
 
-def proposal_label(architecture: Architecture) -> str:
+def decisions_label(decisions: Iterable[Decision]) -> str:
     """A short name: ``se in-block r=16``; ``none`` without attention."""
-    parts = []
-    for placement in architecture.placements:
-        words = [f"{_SHORT.get(name, f'{name}=')}{value}" for name, value in placement.options]
-        words += [IDENTITY_WORDS] * placement.identity_start
-        parts.append(" ".join([placement.block, placement.site, *words]))
-    return " + ".join(parts) or registry.NONE
+    return JOIN.join(str(decision) for decision in decisions) or registry.NONE
 
 
 _SHORT = {
@@ -143,12 +205,15 @@ def draw(proposal: Proposal, data: DataFacts) -> Candidate:
     """The canonical candidate of a proposal.
 
     Raises:
-        SiteError: A block cannot stand at one of its sites.
+        SiteError: A block cannot stand at one of its sites, or the backbone has no such site.
     """
     sites = sites_of(proposal.architecture.backbone, data)
-    architecture = resolve(proposal.architecture, sites)
-    label = proposal.label
-    return Candidate(architecture, proposal.training.of(architecture), data, label)
+    try:
+        architecture = resolve(proposal.architecture, sites)
+    except BackboneError as error:  # no such stage or position in this one of the backbones
+        raise SiteError(str(error)) from None
+    training = proposal.training.of(architecture)
+    return Candidate(architecture, training, data, proposal.label)
 
 
 def baseline_candidates(space: Space, data: DataFacts) -> list[tuple[Candidate, dict[str, Any]]]:
@@ -289,4 +354,4 @@ def _line(space: Space, parameter: str) -> int:
     return yaml.line(own if own in yaml.lines else ("attention", option))
 
 
-_STAGE = re.compile(rf"^({STEM}|stage\d+)\.")
+_STAGE = re.compile(rf"^({STEM}|stage\d+)\.(unit\d+\.)?")

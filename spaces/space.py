@@ -15,9 +15,12 @@ from blocks.errors import BlockError, SpaceError, listing, suggestion
 from blocks.formulas import Cost
 from blocks.frequency import SINGLES, sorted_frequency
 from blocks.options import OptionValue
+from blocks.site import IN_BLOCK, STAGE, STANDARD, STEM
 from spaces.candidate import NOTHING, Training
 from spaces.document import (
+    ALL_STAGES,
     CAP,
+    JOIN,
     MAX_BYTES,
     AttentionSection,
     Document,
@@ -75,7 +78,10 @@ class AttentionSpace:
         own: Options that a block has for itself: block -> option -> values.
         shared: Options for every block that has them: option -> values.
         placements: Where the block goes.
+        positions: Sides of the unit, for in-block.
+        stages: Stages that get blocks: "all", or numbers joined by plus signs.
         per_stage: Whether stem and stages decide for themselves.
+        per_unit: Whether stem and units decide for themselves.
         identity_start: Whether blocks start as the identity.
     """
 
@@ -83,7 +89,10 @@ class AttentionSpace:
     own: Mapping[str, Mapping[str, Choice]]
     shared: Mapping[str, Choice]
     placements: Choice
+    positions: Choice
+    stages: Choice
     per_stage: bool
+    per_unit: bool
     identity_start: Choice
 
     def options(self, block: str) -> Iterator[tuple[str, Choice]]:
@@ -340,6 +349,7 @@ def _contradictions(
     Where ``--set`` narrows the blocks, only the options that it sets itself must be of use.
     """
     yield from _option_problems(document.attention, changed, unused=unused)
+    yield from _place_problems(document.attention, changed)
     for name in TrainingSection.model_fields:
         yield from _range_problems(("training", name), getattr(document.training, name))
     yield from _frozen_chance(document.training)
@@ -424,6 +434,49 @@ def _own_first(users: list[str]) -> str:
     return listing([name for name in users if name not in adapted] or users)
 
 
+def _place_problems(
+    attention: AttentionSection, changed: Mapping[tuple[str, ...], str]
+) -> Iterator[Problem]:
+    """Settings of where blocks go that contradict each other or have nothing to act on."""
+    listed: Any = attention.placement
+    places = {word for one in _listed(listed) for word in str(one).split(JOIN)}
+
+    def problem(key: str, words: str) -> Problem:
+        return Problem(("attention", key), f"attention.{key} {words}")
+
+    if attention.per_unit and attention.per_stage:
+        yield problem("per_unit", "and attention.per_stage are both true; keep one of them")
+    if attention.per_unit and STAGE in places:
+        yield problem(
+            "per_unit", "lets units decide, but attention.placement has stage; leave in-block, stem"
+        )
+    narrowed = ("attention", "placement") in changed
+    if IN_BLOCK not in places and _listed(attention.position) != [STANDARD] and not narrowed:
+        yield problem(
+            "position",
+            "changes nothing: it is a side of units, and attention.placement has no"
+            " in-block; take it out or add in-block",
+        )
+    if _listed(attention.stages) != [ALL_STAGES]:
+        if attention.per_stage or attention.per_unit:
+            each = "per_stage" if attention.per_stage else "per_unit"
+            yield problem(
+                "stages",
+                f"chooses stages for all blocks at once, but attention.{each} lets each"
+                " decide (none leaves one out); keep one of them",
+            )
+        elif places == {STEM} and not narrowed:
+            yield problem(
+                "stages",
+                "changes nothing: attention.placement has the stem alone; take it out or"
+                " add stage or in-block",
+            )
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value]
+
+
 def _value_problems(
     block: str, option: str, values: Any, path: tuple[str | int, ...]
 ) -> Iterator[Problem]:
@@ -505,7 +558,10 @@ def _space(document: Document, data: Any, *, source: str, name: str, text: str) 
                 o: _option_choice(o, v) for o, v in (attention.__pydantic_extra__ or {}).items()
             },
             placements=_choice(attention.placement),
+            positions=_choice(attention.position),
+            stages=_choice(attention.stages),
             per_stage=attention.per_stage,
+            per_unit=attention.per_unit,
             identity_start=_choice(attention.identity_start),
         ),
         training={

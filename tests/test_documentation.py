@@ -51,9 +51,10 @@ def test_every_backbone_is_in_the_readme(name):
     assert f"`{name}`" in README or f"`{name.removeprefix('resnet')}`" in README
 
 
-def test_the_readmes_space_is_one():
-    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.S)
-    assert parse_space(text).study["trials"] == 24
+def test_the_readmes_spaces_are_spaces():
+    first, *others = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    assert parse_space(first).study["trials"] == 24
+    assert [parse_space(text).training["pretrained"].values for text in others] == [("a1_in1k",)]
 
 
 def test_the_readmes_block_passes_the_suite(tmp_path, monkeypatch):

@@ -40,6 +40,13 @@ def test_passes(check, name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", registry.adapted_names())
+@pytest.mark.parametrize("check", checks(), ids=by_name)
+def test_timms_modules_pass(check, name):
+    judge(check, name)
+
+
+@pytest.mark.slow
 @EVERY_BLOCK
 @pytest.mark.parametrize("check", SLOW, ids=by_name)
 def test_passes_slow(check, name):
