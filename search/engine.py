@@ -238,7 +238,12 @@ class Study:
             trial.seed,
             latency=self.plan.latency,
             trained=_is_trained(trial),
+            weights=self._weights(trial),
         )
+
+    def _weights(self, trial: TrialRecord) -> str:
+        """The file of trained weights that a trial starts from; empty where it needs none."""
+        return self.plan.weights_path(str(trial.training.get("pretrained", "")))
 
     @property
     def is_finished(self) -> bool:
@@ -579,6 +584,8 @@ class Study:
         trial.measurements |= {(s, m): value for s, m, value in outcome.measurements}
         told = self._verdict(trial)
         content = {**provenance, "command": command_line()}
+        if "pretrained" in trial.training:
+            content["weights"] = self._weights(trial) or trial.training["pretrained"]
         self.store.finish_trial(self.id, number, outcome, provenance=content, told=told)
         self.running.discard(number)
         if outcome.found is not None:

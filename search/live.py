@@ -46,6 +46,7 @@ def settings_table(study: Study) -> Table:
         ("caps", ", ".join(str(c) for c in plan.space.constraints) or "none"),
         ("storage", output.clean(study.result().storage)),
     ]
+    rows[2:2] = [("weights", str(start)) for start in plan.starts]
     grid = Table.grid(padding=(0, 2))
     for name, value in rows:
         grid.add_row(Text(name, style="bold"), Text(output.clean(value)))

@@ -30,6 +30,7 @@ class Assignment:
         seed: Of everything left to chance.
         latency: Whether its network is timed beside the baseline.
         trained: Whether that is all, because its training is kept already.
+        weights: The file of the backbone's trained weights, where ``training`` wants one's.
     """
 
     trial: int
@@ -41,6 +42,7 @@ class Assignment:
     seed: int
     latency: bool = False
     trained: bool = False
+    weights: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""

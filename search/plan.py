@@ -14,6 +14,7 @@ from blocks.errors import StudyError, listing, suggestion
 from search.database import DEFAULT_STORAGE, file_of, is_sqlite, open_for_reading, storage_url
 from search.datasets import DATASETS, load_data
 from search.include import include
+from search.starting import Start, read_starts
 from search.store import StudyRecord, read_studies
 from spaces.candidate import DataFacts
 from spaces.document import NAME, SAMPLERS
@@ -57,6 +58,7 @@ class StudyPlan:
         includes: Files with a user's own blocks.
         extend: Whether a stored study may go on with another space.
         latency: Whether complete trials are timed beside the baseline.
+        starts: The trained weights that backbones start from.
     """
 
     space: Space
@@ -75,15 +77,23 @@ class StudyPlan:
     includes: tuple[str, ...]
     extend: bool
     latency: bool
+    starts: tuple[Start, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
         """What may not change while the study goes on, beside the space."""
-        return {
+        content = {
             "data": {**self.data.identity(), "sizes": list(self.data.sizes)},
             "epochs": self.space.epochs,
             "seed": self.seed,
         }
+        if self.starts:
+            content["weights"] = {f"{s.backbone} {s.given}": s.identity for s in self.starts}
+        return content
+
+    def weights_path(self, identity: str) -> str:
+        """The file of trained weights with this identity; empty where they are of none."""
+        return next((s.path for s in self.starts if s.identity == identity), "")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -176,6 +186,8 @@ def make_plan(
             f"--no-latency: {loaded.source} has the objective {LATENCY_RATIO}, which is measured;"
             " leave the flag or the objective out"
         )
+    starts = read_starts(loaded, facts)
+    loaded = replace(loaded, weights={(s.backbone, s.given): s.identity for s in starts})
     return StudyPlan(
         space=loaded,
         study=name,
@@ -193,6 +205,7 @@ def make_plan(
         includes=tuple(includes),
         extend=extend,
         latency=chosen["latency"] or LATENCY_RATIO in loaded.objectives,
+        starts=starts,
     )
 
 

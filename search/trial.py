@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
 
 from blocks.architecture import Architecture
 from blocks.backbone import site_table
-from blocks.build import build_network, stream_seed
+from blocks.build import MadeFor, build_network, stream_seed
 from blocks.found import found_architecture
+from blocks.pretrained import State, read_identified
 from search.datasets import load_data
 from search.measure import measure_latency
 from search.outcome import (
@@ -39,6 +41,12 @@ def device_data(name: str, device: torch.device) -> DeviceData:
     if key not in _on_device:
         _on_device[key] = to_device(load_data(name), device)
     return _on_device[key]
+
+
+@lru_cache(maxsize=2)
+def _start(identity: str, path: str, made_for: MadeFor) -> State:
+    """Trained weights, read once per process."""
+    return read_identified(identity, path, made_for)
 
 
 def evaluate_candidate(
@@ -122,11 +130,15 @@ def _trained(
     data = device_data(assignment.data, device)
     facts = load_data(assignment.data).facts
     architecture = Architecture.from_json(assignment.architecture)
+    made_for = MadeFor(architecture.backbone, facts.classes, facts.input_shape)
+    identity = training.pretrained
+    start = _start(identity, assignment.weights, made_for) if identity else False
     network = build_network(
         architecture,
         num_classes=facts.classes,
         in_channels=facts.input_shape[0],
         seed=assignment.seed,
+        pretrained=start,
     )
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.manual_seed(stream_seed(assignment.seed, "training"))
