@@ -79,15 +79,9 @@ def _build_timm(name: str, num_classes: int, in_channels: int, size: Size) -> nn
     made_for = {}
     if facts is not None and facts.fixed_input_size and facts.input_size[1:] != size:
         made_for = {"img_size": size}
-    try:
-        network: nn.Module = timm.create_model(
-            name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **made_for
-        )
-    except TypeError as error:
-        raise BackboneError(
-            f"{name} cannot take images of {size[0]} x {size[1]} pixels: timm makes it for"
-            f" {facts.input_size[1]} x {facts.input_size[2]} alone ({error})"
-        ) from error
+    network: nn.Module = timm.create_model(
+        name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **made_for
+    )
     if type(network).__name__ in OF_PATCHES:
         _check_patches(name, size, network.patch_embed.patch_size)  # type: ignore[union-attr, arg-type]
     return network
