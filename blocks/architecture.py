@@ -12,14 +12,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from blocks import composition, registry
 from blocks.errors import BlockError, SiteError
 from blocks.formulas import Cost, identity_cost, total
 from blocks.frequency import frequency_name
-from blocks.options import OptionValue
+from blocks.options import MapShape, OptionValue
 from blocks.site import IN_BLOCK, STAGE, STANDARD, SiteTable
+from blocks.spec import Formula
 
 DIGEST_VERSION = 1
 IDENTITY_WORDS = "from identity"
@@ -175,16 +177,31 @@ def architecture_cost(architecture: Architecture, sites: SiteTable) -> Cost:
     Raises:
         BlockError: A block has no closed formula; ``blocks.cost.measure_cost`` counts it.
     """
-    return sites.cost + total([_placement_cost(p, sites) for p in architecture.placements])
+    shapes = {site.name: site.shape for site in sites.sites}
+    costs = [sites.cost]
+    for placement in architecture.placements:
+        formula = registry.spec(placement.block).cost
+        if formula is None:
+            raise BlockError(f"block {placement.block} declares no cost formula")
+        shape = shapes.get(placement.site) or _site_shape(placement.site, sites)
+        start = placement.identity_start
+        costs.append(_placement_cost(formula, placement.block, placement.options, start, shape))
+    return total(costs)
 
 
-def _placement_cost(placement: Placement, sites: SiteTable) -> Cost:
-    spec = registry.spec(placement.block)
-    if spec.cost is None:
-        raise BlockError(f"block {spec.name} declares no cost formula")
-    (site,) = sites.expand(placement.site)
-    cost = spec.cost(site.shape, spec.complete(placement.settings))
-    return cost + identity_cost(site.shape) if placement.identity_start else cost
+def _site_shape(where: str, sites: SiteTable) -> MapShape:
+    (site,) = sites.expand(where)
+    return site.shape
+
+
+@lru_cache(maxsize=65536)
+def _placement_cost(
+    formula: Formula, block: str, options: Options, identity_start: bool, shape: MapShape
+) -> Cost:
+    """What a block costs at a map; a search asks for few of them again and again."""
+    settings = Placement("", block, options).settings
+    cost = formula(shape, registry.spec(block).complete(settings))
+    return cost + identity_cost(shape) if identity_start else cost
 
 
 def identity_parameters(architecture: Architecture) -> int:

@@ -283,7 +283,14 @@ def _trace_key(name: str, input_shape: tuple[int, int, int], classes: int) -> st
     for part in (name, input_shape, classes, version("torch"), version("timm")):
         content.update(repr(part).encode())
     here = Path(__file__).parent
-    sources = ["backbone.py", "cost.py", "formulas.py", "own_attention.py", "own_networks.py"]
+    sources = [
+        "backbone.py",
+        "cost.py",
+        "formulas.py",
+        "own_attention.py",
+        "own_networks.py",
+        "parts.py",
+    ]
     sources += ["cifar_preact.py", "cifar_resnet.py", "mobilenext.py", "site.py"]
     for source in [*(here / source for source in sources), *sorted(here.glob("families/*.py"))]:
         content.update(source.read_bytes())

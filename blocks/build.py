@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from blocks import registry
 from blocks.architecture import Architecture, resolve
@@ -27,6 +28,21 @@ def stream_seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+@dataclass(frozen=True)
+class MadeFor:
+    """What a network's backbone was built for; on the network as its ``made_for``.
+
+    Args:
+        backbone: Its name.
+        classes: Outputs.
+        shape: (channels, height, width) of the images.
+    """
+
+    backbone: str
+    classes: int
+    shape: tuple[int, int, int]
+
+
 def build_network(
     architecture: Architecture | Mapping[str, Any] | str,
     *,
@@ -34,6 +50,7 @@ def build_network(
     in_channels: int = 3,
     input_size: tuple[int, int] | int | None = None,
     seed: int | None = None,
+    pretrained: bool | str | Mapping[str, Tensor] = False,
 ) -> nn.Module:
     """Build the network that an architecture describes.
 
@@ -43,12 +60,16 @@ def build_network(
         in_channels: Channels of the images.
         input_size: (height, width) of the images; left out, the architecture's own.
         seed: Where the weights start, apart from the global generator; None draws from that.
+        pretrained: Trained weights of the backbone alone: True (timm's, its default ones), a tag
+            of timm's, the path of a checkpoint file, or tensors by name. They are loaded before
+            blocks are inserted; a classifier of another size is drawn, as without them.
 
     Returns:
         A module that maps (N, in_channels, height, width) to (N, num_classes).
 
     Raises:
-        ToolError: The backbone, a block, an option or a site is unknown or does not fit.
+        ToolError: The backbone, a block, an option or a site is unknown or does not fit; or the
+            weights cannot be read or are not this backbone's.
     """
     if not isinstance(architecture, Architecture):
         architecture = Architecture.from_json(architecture)
@@ -58,6 +79,16 @@ def build_network(
     resolved = resolve(architecture, sites)
     with _Stream(seed, "backbone"):
         network = row.build(num_classes, in_channels, (height, width))
+    made_for = MadeFor(row.name, num_classes, (in_channels, height, width))
+    network.made_for = made_for  # type: ignore[assignment]
+    if pretrained is not False:
+        # It reads files with what is built here: loaded when it is needed.
+        from blocks.pretrained import load_backbone, read_weights
+
+        state = pretrained
+        if isinstance(state, (bool, str)):
+            state = read_weights(state, made_for)
+        load_backbone(network, state, made_for)
     placed = [(sites.expand(placement.site)[0], placement) for placement in resolved.placements]
     # Inner modules first: attaching behind a stage moves its units one name deeper.
     # A unit's shortcut comes before what follows the unit, and so has the same path.

@@ -1,5 +1,7 @@
 """What a network costs: parameters, MACs and FLOPs, counted on the meta device in evaluation mode.
 
+The whole network by ``measure_cost``, its stages and blocks by ``cost_by_part``.
+
 Attention blocks of the registry cost their closed formula (``blocks.formulas``), so that one piece
 of mathematics costs the same however its code is spelt. All else is counted operator by operator
 by the table stated there: convolutions, linear layers and matrix products as ``macs``; those twice,
@@ -12,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,8 +24,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from blocks import registry
 from blocks.errors import BlockError
-from blocks.formulas import BATCH_NORM_FLOPS, SIGMOID_FLOPS, Cost
+from blocks.formulas import BATCH_NORM_FLOPS, SIGMOID_FLOPS, Cost, total
 from blocks.options import MapShape
+from blocks.parts import Clock, End
 
 aten = torch.ops.aten
 
@@ -38,6 +41,7 @@ ELEMENTWISE: dict[Any, int] = {
             *(aten.erf, aten.sin, aten.cos, aten.pow, aten.maximum, aten.minimum),
             *(aten.relu, aten.relu_, aten.clamp_min, aten.clamp_max, aten.clamp_min_),
             *(aten.gt, aten.lt, aten.ge, aten.le, aten.eq, aten.ne),
+            *(aten.log2, aten.log1p, aten.expm1, aten.floor, aten.ceil, aten.round, aten.sign),
         ),
         1,
     ),
@@ -49,6 +53,7 @@ ELEMENTWISE: dict[Any, int] = {
     **dict.fromkeys((aten.hardsigmoid, aten.hardsigmoid_), 4),
     **dict.fromkeys((aten.silu, aten.silu_, aten.hardswish, aten.hardswish_), 5),
     **dict.fromkeys((aten.gelu, aten.gelu_, aten.mish, aten.mish_), 5),
+    aten.glu: 5,  # the sigmoid of one half times the other
     # Largest, subtract, exp, sum, divide.
     **dict.fromkeys((aten._softmax, aten._log_softmax, aten._safe_softmax), 5),
 }
@@ -75,7 +80,9 @@ FREE: frozenset[Any] = frozenset(
         aten.as_strided_,
         *(aten.new_zeros, aten.new_empty, aten.native_dropout, aten.contiguous, aten.fill_),
         *(aten.pixel_shuffle, aten.pixel_unshuffle, aten.channel_shuffle, aten.unfold),
-        *(aten.upsample_nearest2d, aten.resolve_conj, aten.squeeze_, aten.unsqueeze_),
+        *(aten.upsample_nearest2d, aten._upsample_nearest_exact2d, aten.resolve_conj),
+        *(aten.squeeze_, aten.unsqueeze_, aten.as_strided_, aten.new_ones, aten.new_full),
+        *(aten.where, aten.masked_fill, aten.index_select, aten.embedding, aten.diagonal),
     )
 )
 
@@ -170,6 +177,11 @@ def _bilinear(args: Sequence[Any], result: Any) -> tuple[int, int]:
     return 0, 9 * _size(result)
 
 
+def _bicubic(args: Sequence[Any], result: Any) -> tuple[int, int]:
+    # Five weighted means of four numbers: four multiplications and three additions each.
+    return 0, 35 * _size(result)
+
+
 Count = Callable[[Sequence[Any], Any], tuple[int, int]]  # (macs, other operations)
 
 COUNTED: dict[Any, Count] = {
@@ -205,16 +217,21 @@ COUNTED: dict[Any, Count] = {
     aten._adaptive_avg_pool2d: _adaptive_average_pool,
     aten.adaptive_max_pool2d: _adaptive_max_pool,
     aten.upsample_bilinear2d: _bilinear,
+    aten.upsample_bicubic2d: _bicubic,
 }
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up operators as they run, except inside blocks that have a closed formula."""
+    """Adds up operators as they run, except inside blocks that have a closed formula.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Says to which part of the network they belong.
+    """
+
+    def __init__(self, clock: Clock) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.macs = 0
-        self.flops = 0
+        self.clock = clock
+        self.costs: defaultdict[str, Cost] = defaultdict(Cost)
         self.uncounted: Counter[str] = Counter()
         self.suspended = 0
 
@@ -233,11 +250,10 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _add(self, packet: Any, args: tuple[Any, ...], result: Any) -> None:
         if packet in COUNTED:
             macs, others = COUNTED[packet](args, result)
-            self.macs += macs
-            self.flops += 2 * macs + others
+            self.costs[self.clock.part] += Cost(macs=macs, flops=2 * macs + others)
         elif packet in ELEMENTWISE:
             if any(isinstance(a, Tensor) and a.is_floating_point() for a in args):
-                self.flops += ELEMENTWISE[packet] * _size(result)
+                self.costs[self.clock.part] += Cost(flops=ELEMENTWISE[packet] * _size(result))
         elif packet not in FREE:
             self.uncounted[str(packet)] += 1
 
@@ -255,25 +271,44 @@ def measure_cost(network: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
     Warns:
         UserWarning: Operators were met that are in no table; they are named.
     """
+    return total(list(cost_by_part(network, input_shape).values()))
+
+
+def cost_by_part(
+    network: nn.Module, input_shape: tuple[int, int, int], ends: Sequence[End] = ()
+) -> dict[str, Cost]:
+    """Count what one image costs in each stage and each block; they add up to ``measure_cost``.
+
+    Args:
+        network: Any network of images; it is copied, not changed.
+        input_shape: (channels, height, width) of one image.
+        ends: Where its stages end (``blocks.parts``); left out, the backbone is one part, "head".
+
+    Returns:
+        A cost for a batch of one by the part's name, a block's being "block at SITE", in the order
+        in which they run. What a block costs is not in the stage that it stands in.
+
+    Warns:
+        UserWarning: Operators were met that are in no table; they are named.
+    """
     on_meta = copy.deepcopy(network).to("meta").eval()
-    counter = _Counter()
+    clock = Clock(ends)
+    counter = _Counter(clock)
     for module in on_meta.modules():
         if hasattr(module, "attention_block"):
             _count_by_formula(module, counter)
+    clock.watch(on_meta)
     with torch.no_grad(), counter:
         on_meta(torch.empty(1, *input_shape, device="meta"))
     if counter.uncounted:
         warnings.warn(
             f"operators that are in no cost table, counted as 0: {', '.join(counter.uncounted)}",
-            stacklevel=2,
+            stacklevel=3,
         )
-    params = {id(p): p for p in network.parameters()}.values()
-    return Cost(
-        params=sum(p.numel() for p in params),
-        trainable_params=sum(p.numel() for p in params if p.requires_grad),
-        macs=counter.macs,
-        flops=counter.flops,
-    )
+    for part, parameter in clock.parameters(network, on_meta):
+        size = parameter.numel()
+        counter.costs[part] += Cost(size, size if parameter.requires_grad else 0)
+    return {part: counter.costs[part] for part in clock.parts if part in counter.costs}
 
 
 def _count_by_formula(module: nn.Module, counter: _Counter) -> None:
@@ -292,8 +327,7 @@ def _count_by_formula(module: nn.Module, counter: _Counter) -> None:
         if counter.suspended:  # a block inside of one whose formula holds it
             return
         cost = formula(MapShape(*inputs[0].shape[1:]), settings)
-        counter.macs += cost.macs
-        counter.flops += cost.flops
+        counter.costs[counter.clock.part] += Cost(macs=cost.macs, flops=cost.flops)
 
     module.register_forward_pre_hook(enter)
     module.register_forward_hook(leave)

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import reduce
 from typing import Any
 
 from blocks.frequency import GRID, learnt_groups
@@ -84,7 +83,12 @@ class Cost:
 
 def total(costs: list[Cost]) -> Cost:
     """Add up costs."""
-    return reduce(Cost.__add__, costs, Cost())
+    return Cost(
+        sum([cost.params for cost in costs]),
+        sum([cost.trainable_params for cost in costs]),
+        sum([cost.macs for cost in costs]),
+        sum([cost.flops for cost in costs]),
+    )
 
 
 def _cost(params: int, macs: int, other_flops: int) -> Cost:

@@ -29,12 +29,13 @@ def found_architecture(
 
     Args:
         network: Trained, as ``blocks.build`` made it of the architecture.
-        architecture: Resolved.
+        architecture: What it was made of.
         sites: Of its backbone at its input.
 
     Returns:
         The architecture, resolved; None where nothing of it was learnt.
     """
+    resolved = resolve(architecture, sites)
     blocks = {
         str(module.attention_site): module
         for module in network.modules()
@@ -45,10 +46,10 @@ def found_architecture(
             placement,
             options=_pairs(_settled(placement.block, placement.settings, blocks[placement.site])),
         )
-        for placement in architecture.placements
+        for placement in resolved.placements
     )
-    found = resolve(replace(architecture, placements=placements), sites)
-    return None if found == resolve(architecture, sites) else found
+    found = resolve(replace(resolved, placements=placements), sites)
+    return None if found == resolved else found
 
 
 def _pairs(options: Mapping[str, OptionValue]) -> tuple[tuple[str, OptionValue], ...]:

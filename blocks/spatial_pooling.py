@@ -75,7 +75,9 @@ def weighted_parts(x_BCHW: Tensor, weights: Sequence[Tensor]) -> Tensor:
     height, width = x_BCHW.shape[2:]
     taps_CS = torch.cat([weight.flatten(1) for weight in weights], dim=1)
     parts = tuple(weight.shape[-1] for weight in weights)
-    spread_ST = _part_weights(parts, height, width, x_BCHW.device, taps_CS.dtype)
+    # A tensor without numbers, as in blocks.memory, must leave nothing behind.
+    weights_of = _part_weights if type(x_BCHW) is Tensor else _part_weights.__wrapped__
+    spread_ST = weights_of(parts, height, width, x_BCHW.device, taps_CS.dtype)
     weights_CHW = (taps_CS @ spread_ST).view(-1, height, width)
     return (x_BCHW * weights_CHW).sum(dim=(2, 3))
 

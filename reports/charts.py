@@ -15,7 +15,7 @@ from statistics import quantiles
 from typing import Any
 
 from reports import wording
-from reports.findings import COSTS_SHOWN, Findings
+from reports.findings import LATENCY, Findings
 from search.store import TrialRecord
 
 SIZES = {"narrow": (400, 430), "medium": (720, 470), "wide": (1120, 520)}
@@ -23,6 +23,7 @@ SCALES = ("linear", "log")
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 58.0, 18.0, 14.0, 62.0
 LETTER_WIDTH, LETTER_HEIGHT = 6.7, 15.0
 STRONG, FAINT = 6.5, 3.6
+LATENCY_TITLE = "Time of one image, as a multiple of no attention's"
 LABELS_AT_MOST = 40
 LONGEST_LABEL = 34
 
@@ -110,7 +111,7 @@ def front_views(findings: Findings) -> dict[str, View]:
         return {}
     return {
         f"{metric}-{scale}-{size}": _view(findings, metric, scale, size)
-        for metric in COSTS_SHOWN
+        for metric in findings.axes
         for scale in SCALES
         for size in SIZES
     }
@@ -149,7 +150,8 @@ def _view(findings: Findings, metric: str, scale: str, size: str) -> View:
 
 def _axis_title(metric: str, size: str) -> str:
     name = wording.title(metric)
-    whole = {"params": "Parameters of the whole network"}.get(metric, f"{name} for one image")
+    words = {"params": "Parameters of the whole network", LATENCY: LATENCY_TITLE}
+    whole = words.get(metric, f"{name} for one image")
     return whole if size != "narrow" else whole.partition(" of ")[0]
 
 
@@ -184,9 +186,9 @@ def _fence(values: Sequence[float]) -> float:
 
 
 def _cost_range(findings: Findings, metric: str) -> tuple[float, float]:
-    values = [float(getattr(trial, metric)) for trial in findings.records.successes]
+    values = [float(getattr(trial, metric)) for trial in findings.records.with_value(metric)]
     low, high = min(values), max(values)
-    spread = max(high - low, 0.002 * high, 1.0)
+    spread = max(high - low, 0.02 if metric == LATENCY else max(0.002 * high, 1.0))
     return max(low - 0.05 * spread, low / 2), high + 0.05 * spread
 
 
@@ -218,14 +220,15 @@ def _decimals(step: float) -> int:
 
 def _x_ticks(findings: Findings, metric: str, x: Axis) -> list[tuple[float, str, str]]:
     values = _apart(_cost_ticks(x), x)
-    factor, unit = next((f, u) for f, u in wording.UNITS if x.high >= f)
+    factor, unit = next(((f, u) for f, u in wording.UNITS if x.high >= f), wording.UNITS[-1])
+    unit = "×" if metric == LATENCY else unit
     step = min((b - a for a, b in pairwise(values)), default=factor)
     decimals = _decimals(step / factor)
     reference = _only_baseline(findings, metric)
     return [
         (
             x(value),
-            f"{value / factor:.{decimals}f}{wording.THIN if unit else ''}{unit}",
+            f"{value / factor:.{decimals}f}{wording.THIN if unit.isalpha() else ''}{unit}",
             wording.change(value, reference) if reference else "",
         )
         for value in values
@@ -312,9 +315,11 @@ class Labelling:
         self.findings, self.metric, self.x, self.y = findings, metric, x, y
         self.plot = plot
         self.steps = steps
+        seen = {trial.number for trial in findings.records.with_value(metric)}
         trials = [*findings.front_trials[:200], *_baseline_trials(findings)]
+        trials = [trial for trial in trials if trial.number in seen]
         self.taken = [_around(*self._place(trial), 8) for trial in trials]
-        others = findings.records.successes[:400]
+        others = findings.records.with_value(metric)[:400]
         self.faint = [_around(*self._place(trial), 4) for trial in others]
 
     def _place(self, trial: TrialRecord) -> tuple[float, float]:
@@ -341,7 +346,11 @@ class Labelling:
     def front(self, first: Sequence[TrialRecord]) -> list[tuple[int, str, float, float, str]]:
         """Labels of front members, those of the shown front first, as far as there is room."""
         numbers = {trial.number for trial in first}
-        rest = [t for t in self.findings.front_trials if t.number not in numbers]
+        rest = [
+            t
+            for t in self.findings.front_trials
+            if t.number not in numbers and getattr(t, self.metric) is not None
+        ]
         members = [t for t in first if t.number in self.findings.records.front]
         labels = []
         for trial in [*members, *rest][:LABELS_AT_MOST]:

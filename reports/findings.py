@@ -22,6 +22,7 @@ from search.store import TrialRecord
 
 Z95 = 1.96
 COSTS_SHOWN = ("flops", "macs", "params")
+LATENCY = "latency_ratio"
 
 
 def standard_error(share: float, images: int) -> float:
@@ -334,9 +335,14 @@ class Findings:
         found = [c for c in self.contenders if c.first.digest in digests]
         return sorted(found, key=lambda c: (-c.accuracy, c.cost("flops")))
 
+    @cached_property
+    def axes(self) -> tuple[str, ...]:
+        """What accuracy is shown against: exact costs, and latency where it was measured."""
+        return (*COSTS_SHOWN, LATENCY) if self.records.timed else COSTS_SHOWN
+
     def staircase(self, metric: str) -> list[TrialRecord]:
         """The front of accuracy against one cost alone, the cheapest first."""
-        trials = self.records.successes
+        trials = self.records.with_value(metric)
         points = [(t.accuracy or 0.0, float(getattr(t, metric))) for t in trials]
         kept = non_dominated(points, {"accuracy": "max", metric: "min"})
         found = [trial for trial, keep in zip(trials, kept, strict=True) if keep]

@@ -12,10 +12,21 @@ from search.store import TrialRecord
 if TYPE_CHECKING:
     import pandas as pd
 
+SPEEDS = ("latency_ratio", "latency_ms", "throughput")
 TRIAL_COLUMNS = (
     *("number", "state", "label", "type", "placement", "reduction", "frequency", "baseline"),
     *("seed", "digest", "architecture_digest", "backbone", "epochs", "accuracy", "test_accuracy"),
-    *("params", "trainable_params", "macs", "flops", "front", "seconds", "created", "finished"),
+    *(
+        "params",
+        "trainable_params",
+        "macs",
+        "flops",
+        *SPEEDS,
+        "front",
+        "seconds",
+        "created",
+        "finished",
+    ),
     *("error", "origin"),
 )
 CURVE_COLUMNS = (
@@ -33,6 +44,7 @@ TYPES = {
     "accuracy": "float64",
     "test_accuracy": "float64",
     "seconds": "float64",
+    **dict.fromkeys(SPEEDS, "float64"),
     "params": "int64",
     "trainable_params": "int64",
     "macs": "int64",
@@ -44,7 +56,8 @@ TIMES = ("created", "finished")
 def trials_frame(storage: str = DEFAULT_STORAGE, study: str | None = None) -> pd.DataFrame:
     """The trials of a study, one row each, by number.
 
-    Accuracies are shares from 0 to 1, missing where a trial has none; times are UTC. ``front`` says
+    Accuracies are shares from 0 to 1, missing where a trial has none, as are latencies; times are
+    UTC. ``front`` says
     whether no other complete trial is better in one objective and at least as good in all. The
     settings that were searched follow as ``param_*`` columns.
 

@@ -8,6 +8,7 @@
   const byId = (id) => document.getElementById(id);
   const thin = "\u202f", dash = "\u2013", minus = "\u2212";
   const METRICS = [["flops", "FLOPs"], ["macs", "MACs"], ["params", "Parameters"]];
+  const LATENCY = "latency_ratio";
 
   // Texts, as reports/wording.py writes them. ---------------------------------------------------
 
@@ -29,6 +30,7 @@
     const whole = String(Math.trunc(value / factor)).length;
     return (value / factor).toFixed(unit ? Math.max(4 - whole, 0) : 0) + (unit ? thin + unit : "");
   };
+  const ratio = (value) => value === null ? dash : value.toFixed(3) + "×";
   const duration = (seconds) => {
     if (!seconds) return dash;
     const whole = Math.round(seconds), two = (n) => String(n).padStart(2, "0");
@@ -139,7 +141,8 @@
     const beside = difference === null ? ""
       : `, ${signed(100 * difference, data.decimals)} points to no attention`;
     const costs = METRICS.map(([key, name]) => `${quantity(rows[key][i])} ${name}`).join(", ");
-    return `${rows.label[i]}, trial ${rows.number[i]}: accuracy ${percent(rows.accuracy[i])}${beside}, ${costs}`;
+    const latency = data.timed && rows[LATENCY][i] !== null ? `, latency ${ratio(rows[LATENCY][i])}` : "";
+    return `${rows.label[i]}, trial ${rows.number[i]}: accuracy ${percent(rows.accuracy[i])}${beside}, ${costs}${latency}`;
   };
 
   const placeButtons = (frame) => {
@@ -164,7 +167,7 @@
     view = data.views[`${shown.metric}-${shown.scale}-${sizeFor(frame.clientWidth)}`];
     const x = project(view.x), y = project(view.y);
     places = results
-      .filter((i) => !shown.hidden.has(typeOf(i)))
+      .filter((i) => !shown.hidden.has(typeOf(i)) && rows[shown.metric][i] !== null)
       .map((i) => ({ i, x: x(rows[shown.metric][i]), y: y(rows.accuracy[i]) }));
     chart.setAttribute("viewBox", `0 0 ${view.width} ${view.height}`);
     byId("chart-title").textContent = "Accuracy against " + view.title;
@@ -187,6 +190,11 @@
     ];
     for (const [key, name] of METRICS) {
       lines.push([name, quantity(rows[key][i]), baseline ? change(rows[key][i], baseline[key]) : ""]);
+    }
+    if (data.timed && rows[LATENCY][i] !== null) {
+      const quartiles = [rows[LATENCY + "_first"][i], rows[LATENCY + "_third"][i]];
+      const spread = quartiles.includes(null) ? "" : quartiles.map(ratio).join(" to ");
+      lines.push(["Latency", ratio(rows[LATENCY][i]), [spread, rows.flags[i]].filter(Boolean).join(", ")]);
     }
     return lines.map(([name, value, beside]) => element("tr", {},
       element("th", { scope: "row" }, name), element("td", {}, value), element("td", {}, beside)));
@@ -321,6 +329,17 @@
     return element("td", {}, opener);
   };
 
+  const latencyCell = (i) => {
+    const made = cell(ratio(rows[LATENCY][i]), "num");
+    const [first, third] = [rows[LATENCY + "_first"][i], rows[LATENCY + "_third"][i]];
+    if (first !== null && third !== null) {
+      const speed = Math.round(rows.throughput[i]).toLocaleString("en");
+      made.title = `quartiles ${ratio(first)} to ${ratio(third)}, ${rows.latency_ms[i].toFixed(3)} ms, ${speed} images/s`;
+    }
+    if (rows.flags[i]) made.append(" ", element("span", { class: "tag" }, rows.flags[i]));
+    return made;
+  };
+
   const rowOf = (i) => {
     const difference = gain(i), state = stateOf(i);
     const row = element("tr", { class: table.opened.has(i) ? "row open" : "row", "data-row": i },
@@ -331,6 +350,7 @@
       cell(difference === null ? dash : signed(100 * difference, data.decimals), "num"),
       cell(percent(rows.test[i]), "num test"));
     for (const [key] of METRICS) row.append(cell(quantity(rows[key][i]), "num"));
+    if (data.timed) row.append(latencyCell(i));
     row.append(cell(String(rows.seed[i]), "num"), cell(String(rows.epochs[i]), "num"),
       cell(duration(rows.seconds[i]), "num"));
     return row;
@@ -379,7 +399,7 @@
     second.append(...block("In the terminal", element("p", {},
       element("code", {}, `search show ${data.study} ${rows.number[i]}`))));
     const row = element("tr", { class: "detail" });
-    row.append(element("td", { colspan: "12" }, element("div", { class: "detail-grid" }, first, second)));
+    row.append(element("td", { colspan: data.timed ? "13" : "12" }, element("div", { class: "detail-grid" }, first, second)));
     return row;
   };
 

@@ -180,7 +180,9 @@ def _content(findings: Findings) -> dict[str, Any]:
         "has_band": bool(views) and views[FIRST_VIEW].band is not None,
         "band_points": f"{100 * (findings.chance or 0.0):.{findings.decimals}f}",
         "hidden_below": hidden_below(findings) if views else 0,
-        "trial_columns": TRIAL_COLUMNS,
+        "axes": [(metric, wording.heading(metric)) for metric in findings.axes],
+        "timed": records.timed,
+        "trial_columns": _trial_columns(timed=records.timed),
         "split_digest": sections.split_digest(records),
         "types": [(name, marker_icon(records.types, name)) for name in _shown_types(findings)],
         "mean_rows": sections.mean_rows(findings),
@@ -200,10 +202,18 @@ def _content(findings: Findings) -> dict[str, Any]:
         ),
         "settings": sections.setting_rows(records),
         "space_rows": list(sections.flattened(records.study.space_content)),
-        "glossary": sections.glossary(),
+        "glossary": sections.glossary(timed=records.timed),
         "wording": wording,
         "data": page_json(findings, views, order),
     }
+
+
+def _trial_columns(*, timed: bool) -> tuple[tuple[str, str, str], ...]:
+    """The columns of all trials; latency stands behind the costs where it was measured."""
+    if not timed:
+        return TRIAL_COLUMNS
+    at = 1 + [key for key, _, _ in TRIAL_COLUMNS].index("params")
+    return (*TRIAL_COLUMNS[:at], ("latency_ratio", "Latency", "num"), *TRIAL_COLUMNS[at:])
 
 
 def _shown_types(findings: Findings) -> list[str]:

@@ -91,16 +91,19 @@ def page_data(
     rows = _columns(records, order, texts)
     detailed = records.front if thinned else {trial.number for trial in order}
     rows |= _details(order, texts, detailed)
+    if records.timed:
+        rows |= _latencies(order)
     return {
         "study": records.study.name,
         "decimals": findings.decimals,
         "baselines": {
-            name: {m: getattr(b, m) for m in ("accuracy", "flops", "macs", "params")}
+            name: {m: getattr(b, m) for m in ("accuracy", *findings.axes)}
             for name, b in records.baselines.items()
         },
         "states": list(STATES),
         "types": records.types,
         "markers": marker_table(records.types),
+        "timed": records.timed,
         "views": {name: view.to_json() for name, view in views.items()},
         "rows": rows,
         "texts": texts.all,
@@ -136,6 +139,21 @@ def _columns(
         "traceback": [texts.number(errors[t.number]) if t.number in errors else -1 for t in order],
         "origin": [texts.number(t.origin) if t.origin else -1 for t in order],
     }
+
+
+def _latencies(order: Sequence[TrialRecord]) -> dict[str, list[Any]]:
+    """Latency ratio with its outer quartiles, milliseconds, throughput and flags."""
+
+    def column(name: str) -> list[float | None]:
+        return [_significant(t.speed.get(name)) for t in order]
+
+    names = ("latency_ratio", "latency_ratio_first", "latency_ratio_third", "latency_ms")
+    columns: dict[str, list[Any]] = {name: column(name) for name in (*names, "throughput")}
+    return columns | {"flags": [" ".join(t.latency_flags) for t in order]}
+
+
+def _significant(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
 
 
 def _details(

@@ -111,6 +111,7 @@ class Baseline:
     macs: int
     flops: int
     number: int
+    latency_ratio: float = 1.0  # by definition
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,15 @@ class StudyRecords:
     def successes(self) -> list[TrialRecord]:
         """The trials with a final validation accuracy."""
         return [t for t in self.trials if is_success(t) and t.accuracy is not None]
+
+    def with_value(self, metric: str) -> list[TrialRecord]:
+        """The trials with a final accuracy that have a cost or latency too."""
+        return [t for t in self.successes if getattr(t, metric) is not None]
+
+    @cached_property
+    def timed(self) -> bool:
+        """Whether any of them has a latency."""
+        return bool(self.with_value("latency_ratio"))
 
     @cached_property
     def front(self) -> frozenset[int]:

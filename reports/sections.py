@@ -16,7 +16,7 @@ from reports.payload import LONGEST_TRACEBACK, digest_shown
 from reports.records import StudyRecords
 from search.outcome import COMPLETE, DIVERGED, FAILED, FINISHED, REJECTED, RUNNING, WAITING
 from search.store import ACCEPTED, IMPOSSIBLE, OVER_CAP, REPEATED, TrialRecord
-from spaces.metrics import METRICS
+from spaces.metrics import METRICS, SPEED
 
 FRONT_ROWS_AT_MOST = 200
 NUMBERS_AT_MOST = 12
@@ -135,6 +135,24 @@ def _cost(trial: TrialRecord, metric: str, records: StudyRecords) -> dict[str, s
     }
 
 
+def latency_cell(trial: TrialRecord) -> dict[str, str]:
+    """A trial's latency ratio, its flags, and in words how it was found."""
+    ratio, speed = trial.latency_ratio, trial.speed
+    if ratio is None:
+        return {"value": wording.DASH, "flags": "", "exact": ""}
+    first, third = (speed.get(f"latency_ratio_{name}", ratio) for name in ("first", "third"))
+    milliseconds = wording.fixed(speed.get("latency_ms", 0), 3)
+    exact = (
+        f"quartiles {wording.ratio(first)} to {wording.ratio(third)}, {milliseconds} ms,"
+        f" {speed.get('throughput', 0):,.0f} images/s"
+    )
+    return {
+        "value": wording.ratio(ratio),
+        "flags": " ".join(trial.latency_flags),
+        "exact": exact,
+    }
+
+
 def _icon(records: StudyRecords, trial: TrialRecord) -> Markup:
     return marker_icon(records.types, records.traits[trial.number].type)
 
@@ -171,6 +189,7 @@ def trial_row(findings: Findings, trial: TrialRecord) -> dict[str, Any]:
         else wording.DASH,
         "test": findings.percent(trial.test_accuracy),
         "costs": [_cost(trial, metric, records) for metric in COSTS_SHOWN],
+        "latency": latency_cell(trial),
         "seed": trial.seed,
         "epochs": trial.epochs,
         "seconds": wording.duration(trial.seconds) if trial.seconds else wording.DASH,
@@ -324,7 +343,8 @@ def provenance_rows(records: StudyRecords) -> list[dict[str, Any]]:
     counts: dict[str, Counter[str]] = {}
     for attempt in records.attempts:
         if attempt.trial in done and attempt.ending in (COMPLETE, None):
-            for name, value in flattened(attempt.provenance):
+            content = {k: v for k, v in attempt.provenance.items() if k != "attempt"}
+            for name, value in flattened(content):
                 counts.setdefault(name, Counter())[value] += 1
     rows = [
         {
@@ -376,6 +396,10 @@ def setting_rows(records: StudyRecords) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
-def glossary() -> list[tuple[str, str]]:
+def glossary(*, timed: bool) -> list[tuple[str, str]]:
     """The metrics that the page shows, with their definitions."""
-    return [(wording.heading(name), metric.meaning) for name, metric in METRICS.items()]
+    return [
+        (wording.heading(name), metric.meaning)
+        for name, metric in METRICS.items()
+        if timed or metric.split != SPEED
+    ]

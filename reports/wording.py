@@ -11,7 +11,14 @@ from spaces.metrics import METRICS
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
-TITLES = {"accuracy": "accuracy", "flops": "FLOPs", "macs": "MACs", "params": "parameters"}
+TITLES = {
+    "accuracy": "accuracy",
+    "flops": "FLOPs",
+    "macs": "MACs",
+    "params": "parameters",
+    "latency_ratio": "latency",
+    "latency_ms": "latency in ms",
+}
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
 
@@ -78,6 +85,11 @@ def quantity(value: float, digits: int = 4) -> str:
     whole = len(str(int(abs(scaled))))
     text = fixed(scaled, max(digits - whole, 0) if unit else 0)
     return f"{text}{THIN}{unit}" if unit else text
+
+
+def ratio(value: float) -> str:
+    """A multiple of the baseline's time: ``1.043×``."""
+    return f"{fixed(value, 3)}×"
 
 
 def duration(seconds: float) -> str:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from blocks import backbone as backbones
 from blocks import registry
-from blocks.architecture import Architecture, Placement, architecture_cost, resolve
+from blocks.architecture import (
+    Architecture,
+    Placement,
+    architecture_cost,
+    has_closed_cost,
+    resolve,
+)
 from blocks.errors import BackboneError, SiteError, StudyError
 from blocks.site import IN_BLOCK, SiteTable
 from blocks.spec import BlockSpec
+from search.measured import kept_for_training
+from search.output import count
 from spaces.space import load_space, shipped_spaces
 
 
@@ -110,19 +119,100 @@ def sites_data(table: SiteTable) -> list[dict[str, Any]]:
     ]
 
 
+FIGURES = ("params", "trainable_params", "macs", "flops", "kept_bytes")
+
+
 def costs_data(table: SiteTable) -> list[dict[str, Any]]:
-    """What every block, with its default options, costs in every residual unit of a backbone."""
-    rows = [{"name": registry.NONE, **table.cost.to_json(), "note": ""}]
-    for spec in registry.specs():
-        placement = Placement(IN_BLOCK, spec.name)
+    """What every block, with its default options, adds in every residual unit of a backbone.
+
+    The first row is the backbone alone. ``kept_bytes`` is what training keeps for an image.
+    """
+    blocks: dict[str, Architecture] = {}
+    notes: dict[str, str] = {}
+    for name in (registry.NONE, *(spec.name for spec in registry.specs())):
         try:
-            architecture = resolve(Architecture(table.backbone, (placement,)), table)
-            cost = architecture_cost(architecture, table).to_json()
-            rows.append({"name": spec.name, **cost, "note": ""})
+            placement = Placement(IN_BLOCK, name)
+            blocks[name] = resolve(Architecture(table.backbone, (placement,)), table)
         except (SiteError, BackboneError) as error:
-            empty = dict.fromkeys(table.cost.to_json())
-            rows.append({"name": spec.name, **empty, "note": str(error)})
-    return rows
+            notes[name] = str(error)
+    kept = kept_for_training(table, blocks.values())
+    figures = {
+        name: {**_counted(architecture, table), "kept_bytes": kept[architecture.digest]}
+        for name, architecture in blocks.items()
+    }
+    baseline = figures[registry.NONE]
+    return [
+        {"name": name, **_beside(figures.get(name, {}), baseline), "note": notes.get(name, "")}
+        for name in (registry.NONE, *(spec.name for spec in registry.specs()))
+    ]
+
+
+def _counted(architecture: Architecture, table: SiteTable) -> dict[str, int | None]:
+    if has_closed_cost(architecture):
+        return {**architecture_cost(architecture, table).to_json()}
+    from blocks.build import build_network
+    from blocks.cost import measure_cost
+
+    channels, *_ = table.input_shape
+    network = build_network(architecture, num_classes=table.classes, in_channels=channels)
+    return {**measure_cost(network, table.input_shape).to_json()}
+
+
+def _beside(
+    figures: Mapping[str, int | None], baseline: Mapping[str, int | None]
+) -> dict[str, Any]:
+    """The figures, what they have more than the baseline's, and that in per cent of it."""
+    found = {name: figures.get(name) for name in FIGURES}
+    pairs = {name: (value, baseline[name]) for name, value in found.items()}
+    adds = {n: None if v is None or b is None else v - b for n, (v, b) in pairs.items()}
+    percent = {
+        n: 100 * a / b if a is not None and (b := baseline[n]) else None for n, a in adds.items()
+    }
+    return {**found, "adds": adds, "adds_percent": percent}
+
+
+def costs_table(rows: list[dict[str, Any]]) -> tuple[list[str], list[Row]]:
+    """Columns and rows for a terminal: the backbone's figures, and what each block adds to them."""
+    shown = ("params", "macs", "flops", "kept_bytes")
+    baseline, *others = rows
+    cells: list[Row] = [(baseline["name"], *(_amount(name, baseline[name]) for name in shown))]
+    for row in others:
+        if row["note"]:
+            cells.append((row["name"], *("" for _ in shown)))
+            continue
+        added = (_added(name, row["adds"][name], row["adds_percent"][name]) for name in shown)
+        cells.append((row["name"], *added))
+    return ["block", "parameters", "MACs", "FLOPs", "kept to train"], cells
+
+
+def _amount(name: str, value: int | None) -> str:
+    if value is None:
+        return "not known"
+    if name == "kept_bytes":
+        return f"{count(value)}B"
+    return f"{value:,}" if name == "params" else count(value)
+
+
+def _added(name: str, value: int | None, percent: float | None) -> str:
+    if value is None or percent is None:
+        return _amount(name, value)
+    share = f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}"
+    return f"+{_amount(name, value)} ({share} %)"
+
+
+def parts_table(rows: list[dict[str, Any]]) -> tuple[list[str], list[Row]]:
+    """Columns and rows for a terminal: a backbone's parts, and what they are together."""
+    figures = ("params", "macs", "flops", "kept_bytes", "inference_peak_bytes")
+    whole = {name: sum(row[name] for row in rows) for name in figures}
+    whole["inference_peak_bytes"] = max(row["inference_peak_bytes"] for row in rows)
+    cells = [
+        (
+            row["part"],
+            *(_amount(name.replace("inference_peak", "kept"), row[name]) for name in figures),
+        )
+        for row in [*rows, {"part": "together", **whole}]
+    ]
+    return ["part", "parameters", "MACs", "FLOPs", "kept to train", "peak in inference"], cells
 
 
 def spaces_data() -> list[dict[str, Any]]:

@@ -19,8 +19,9 @@ from rich.text import Text
 from blocks.errors import StudyError, ToolError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from blocks.site import SiteTable
     from search.engine import StudyResult
 
 STORAGE = "sqlite:///studies.db"
@@ -119,6 +120,15 @@ def run(
     extend: Annotated[
         bool, typer.Option(help="Go on although the stored study has another space.")
     ] = False,
+    latency: Annotated[
+        bool | None,
+        typer.Option(
+            help="Time every complete trial in turn with the baseline; trials that have no"
+            " latency yet are timed, not trained again. (default: where latency_ratio is an"
+            " objective)",
+            show_default=False,
+        ),
+    ] = None,
     report: Annotated[
         str | None,
         typer.Option(help="Where the report goes. (default: STUDY-report.html)", metavar="PATH"),
@@ -154,6 +164,7 @@ def run(
         overrides=overrides or (),
         includes=include or (),
         extend=extend,
+        latency=latency,
     )
     check_place(report_path(plan.study, report))
     _close_result(execute(plan, _watch()), storage, report)
@@ -273,6 +284,9 @@ def blocks(
     sites: Annotated[
         bool, typer.Option("--sites", help="The backbone's sites and their maps instead.")
     ] = False,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="The cost of the backbone's stages instead.")
+    ] = False,
     shape: Annotated[
         str | None,
         typer.Option("--input", help="Images, such as 3x224x224. (default: the papers')"),
@@ -307,11 +321,12 @@ def blocks(
     With --load, build the network that a file of published weights is of, and say what it is.
 
     Examples: search blocks; search blocks --backbone resnet50; search blocks --sites resnet18;
+    search blocks --stages resnet50;
     search blocks --load fcanet50.pth --as fca --output fcanet50.safetensors
     """
     from blocks.backbone import backbone as row_of
     from blocks.backbone import choices, site_table
-    from search import catalogue, output
+    from search import catalogue
     from search.include import include as bring_in
 
     _known_format(form, ("table", "json"))
@@ -319,7 +334,7 @@ def blocks(
         bring_in(path)
     name = backbone_option or backbone
     if load is not None or load_as or settings or written:
-        if load is None or load_as is None or name is not None or sites or classes:
+        if load is None or load_as is None or name or sites or stages or classes:
             raise StudyError(
                 "--load FILE and --as BLOCK go together, with --set, --output and --input alone:"
                 " search blocks --load fcanet50.pth --as fca"
@@ -327,22 +342,43 @@ def blocks(
         _load_weights(load, load_as, settings or (), shape, written, form)
         return
     if name is None:
-        if sites:
-            raise StudyError(f"--sites needs a backbone: {choices()}")
+        if sites or stages:
+            option = "--sites" if sites else "--stages"
+            raise StudyError(f"{option} needs a backbone: {choices()}")
         _print_blocks(catalogue.blocks_data(), form)
         return
     usual_shape, usual_classes = catalogue.usual_input(name)
     given = catalogue.parse_input(shape) if shape else usual_shape
     table = site_table(name, given, classes or usual_classes)
-    rows = catalogue.sites_data(table) if sites else catalogue.costs_data(table)
+    form_of = "sites" if sites else "stages" if stages else "blocks"
+    _print_backbone(table, f"{name} ({row_of(name).title})", form_of, form)
+
+
+def _print_backbone(table: SiteTable, name: str, what: str, form: str) -> None:
+    from search import catalogue, measured, output
+
+    data: dict[str, Callable[[SiteTable], list[dict[str, Any]]]] = {
+        "sites": catalogue.sites_data,
+        "stages": measured.backbone_parts,
+        "blocks": catalogue.costs_data,
+    }
+    rows = data[what](table)
     if form == "json":
         output.emit(output.json_text(rows))
         return
-    what = "sites" if sites else "every block in every residual unit, default options"
-    size = "x".join(map(str, given))
-    title = f"{name} ({row_of(name).title}), {size}, {table.classes} classes: {what}"
-    shown = [[f"{v:,}" if isinstance(v, int) else v or "" for v in row.values()] for row in rows]
-    output.results.print(output.table(title, list(rows[0]), shown))
+    titles = {"blocks": "what every block adds in every residual unit, default options"}
+    size = "x".join(map(str, table.input_shape))
+    title = f"{name}, {size}, {table.classes} classes: {titles.get(what, what)}"
+    if what == "sites":
+        shown = [tuple(str(v) for v in row.values()) for row in rows]
+        columns = list(rows[0])
+    else:
+        make = catalogue.costs_table if what == "blocks" else catalogue.parts_table
+        columns, shown = make(rows)
+    output.results.print(output.table(title, columns, shown))
+    for row in rows:
+        if row.get("note"):
+            output.results.print(row["note"])
 
 
 def _load_weights(

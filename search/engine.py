@@ -13,7 +13,7 @@ import platform
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from search.outcome import (
     FAILED,
     FINISHED,
     PRUNED,
+    REUSED,
     RUNNING,
     SUCCEEDED,
     WAITING,
@@ -37,7 +38,7 @@ from search.outcome import (
     Outcome,
 )
 from search.plan import StudyPlan
-from search.provenance import command_line
+from search.provenance import command_line, cpu_name
 from search.samplers import Proposer, mirrored_distributions, proposal_seed
 from search.store import (
     ACCEPTED,
@@ -65,6 +66,7 @@ from spaces.drawing import (
     sites_of,
     violated,
 )
+from spaces.metrics import SPEED
 from spaces.parameters import Choice, Domain
 
 MAX_DRAWS = 100
@@ -190,10 +192,9 @@ class Study:
         for trial in read_trials(self.store.engine, self.id):
             self._know(trial)
             if trial.state == RUNNING:
-                self.store.put_back(
-                    self.id, trial.number, ending="lost", cause="the parent process ended"
-                )
-                trial.state = WAITING
+                self._put_back(trial, ending="lost", cause="the parent process ended")
+            if self.plan.latency and trial.state in SUCCEEDED and trial.latency_ratio is None:
+                trial.state = WAITING  # to be timed; its training is kept
             if trial.state == WAITING:
                 self.waiting.append(trial.number)
         for number, architecture in read_findings(self.store.engine, self.id).items():
@@ -235,7 +236,14 @@ class Study:
             trial.training,
             self.plan.data.name,
             trial.seed,
+            latency=self.plan.latency,
+            trained=_is_trained(trial),
+            weights=self._weights(trial),
         )
+
+    def _weights(self, trial: TrialRecord) -> str:
+        """The file of trained weights that a trial starts from; empty where it needs none."""
+        return self.plan.weights_path(str(trial.training.get("pretrained", "")))
 
     @property
     def is_finished(self) -> bool:
@@ -491,10 +499,20 @@ class Study:
         more: list[tuple[Candidate, Cost]] | None = None,
     ) -> None:
         """Decide on one trial: in memory and, in one transaction, in the database."""
-        origin = self.store.finished_elsewhere(digest, seed, self.id)
+        origin = self._origin(digest, seed)
+        unmeasured = self.plan.latency and origin is not None and origin.latency_ratio is None
         number = len(self.trials)
         trial = NewTrial(
-            number, digest, seed, label, parameters, distributions, proposal, baseline, origin
+            number,
+            digest,
+            seed,
+            label,
+            parameters,
+            distributions,
+            proposal,
+            baseline,
+            origin,
+            unmeasured,
         )
         candidates = [*(more or []), *([new] if new else [])]
         self.store.add_trials(
@@ -506,17 +524,35 @@ class Study:
         )
         record = _record(trial, like, new)
         self._know(record)
-        if origin is None:
+        if origin is not None:
+            self._take_over(record, origin)
+        if origin is None or unmeasured:
             self.waiting.append(number)
         else:
-            record.state, record.epochs = "reused", origin.epochs
-            record.measurements = dict(origin.measurements)
-            record.finished = now()
+            record.state, record.finished = REUSED, now()
             self._told_of(record)
-            found = read_findings(self.store.engine, self.id).get(number)
-            if found is not None:
-                self._expect(number, found)
         self.changed()
+
+    def _origin(self, digest: str, seed: int) -> TrialRecord | None:
+        """A finished trial of another study; a latency of another machine stays behind."""
+        origin = self.store.finished_elsewhere(digest, seed, self.id)
+        if origin is None or not origin.speed:
+            return origin
+        made = self.store.provenance_of(origin)
+        place = made.get("device"), made.get("machine", {}).get("cpu")
+        if place == (self.plan.device, cpu_name()):
+            return origin
+        kept = {key: value for key, value in origin.measurements.items() if key[0] != SPEED}
+        return replace(origin, measurements=kept)
+
+    def _take_over(self, record: TrialRecord, origin: TrialRecord) -> None:
+        """Give a trial what its origin has come to."""
+        record.epochs = origin.epochs
+        record.measurements = dict(origin.measurements)
+        record.origin = f"trial {origin.number}"  # stored, it has its study's name too
+        found = read_findings(self.store.engine, self.id).get(record.number)
+        if found is not None:
+            self._expect(record.number, found)
 
     def _keep(self, rows: list[ProposalRow], refused: list[tuple[Candidate, Cost]]) -> None:
         if rows:
@@ -538,14 +574,18 @@ class Study:
     ) -> TrialRecord:
         """Record how a trial ended, then tell the sampler."""
         trial = self.trials[number]
+        if _is_trained(trial):  # it was timed alone; what it was before, it is again
+            outcome = replace(outcome, state=_state_at_rest(trial), seconds=trial.seconds)
         trial.state = outcome.state
-        trial.epochs = len(outcome.epochs)
+        trial.epochs = len(outcome.epochs) or trial.epochs
         trial.error = outcome.error
         trial.seconds = outcome.seconds
         trial.finished = now()
-        trial.measurements = {(s, m): value for s, m, value in outcome.measurements}
+        trial.measurements |= {(s, m): value for s, m, value in outcome.measurements}
         told = self._verdict(trial)
         content = {**provenance, "command": command_line()}
+        if "pretrained" in trial.training:
+            content["weights"] = self._weights(trial) or trial.training["pretrained"]
         self.store.finish_trial(self.id, number, outcome, provenance=content, told=told)
         self.running.discard(number)
         if outcome.found is not None:
@@ -563,7 +603,7 @@ class Study:
             line = f"{MAX_LOST} workers died over it; the last: {cause}"
             self.on_finish(number, Outcome(FAILED, error=line), {})
             return
-        self.store.put_back(self.id, number, ending="lost", cause=cause)
+        self._put_back(trial, ending="lost", cause=cause)
         trial.state = WAITING
         self.running.discard(number)
         self.waiting.appendleft(number)
@@ -571,11 +611,14 @@ class Study:
     def interrupt(self) -> None:
         """Put back what is running: it is evaluated again when the study goes on."""
         for number in sorted(self.running):
-            self.store.put_back(
-                self.id, number, ending="interrupted", cause="the study was stopped"
-            )
-            self.trials[number].state = WAITING
+            trial = self.trials[number]
+            self._put_back(trial, ending="interrupted", cause="the study was stopped")
         self.running.clear()
+
+    def _put_back(self, trial: TrialRecord, *, ending: str, cause: str) -> None:
+        """Make a trial whose evaluation was cut off what it was before."""
+        trial.state = _state_at_rest(trial)
+        self.store.put_back(self.id, trial.number, ending=ending, cause=cause, state=trial.state)
 
     def _verdict(self, trial: TrialRecord) -> tuple[int, str, list[float] | None] | None:
         """What the sampler is to be told of a proposal, once all its replicates have ended."""
@@ -640,6 +683,18 @@ class Study:
             self.note,
             warning,
         )
+
+
+def _is_trained(trial: TrialRecord) -> bool:
+    """Whether a trial that waits or runs has its accuracy already, and is but to be timed."""
+    return trial.accuracy is not None
+
+
+def _state_at_rest(trial: TrialRecord) -> str:
+    """What a trial is while nobody evaluates it and nothing more is known of it."""
+    if not _is_trained(trial):
+        return WAITING
+    return REUSED if trial.origin else COMPLETE
 
 
 def _record(

@@ -42,9 +42,11 @@ def settings_table(study: Study) -> Table:
         ("sampler", f"{plan.sampler}; pruner: {plan.pruner}"),
         ("workers", f"{plan.workers} on {plan.device}; threads of each: {plan.threads}"),
         ("objectives", ", ".join(f"{n} {d}" for n, d in study.objectives.items())),
+        ("latency", "timed in turn with the baseline" if plan.latency else "not timed"),
         ("caps", ", ".join(str(c) for c in plan.space.constraints) or "none"),
         ("storage", output.clean(study.result().storage)),
     ]
+    rows[2:2] = [("weights", str(start)) for start in plan.starts]
     grid = Table.grid(padding=(0, 2))
     for name, value in rows:
         grid.add_row(Text(name, style="bold"), Text(output.clean(value)))

@@ -156,6 +156,8 @@ class Mirror:
         assert self._storage is not None
         state = STATES.get(trial.state, TrialState.RUNNING)
         values = objective_values(trial, self.objectives) if state is TrialState.COMPLETE else None
+        if state is TrialState.COMPLETE and values is None:
+            state = TrialState.FAIL  # an objective could not be measured
         if trial.number == len(self._states):
             self._study.add_trial(self._frozen(trial, state, values))
             self._states.append(state)
@@ -214,8 +216,9 @@ def _attributes(trial: TrialRecord) -> dict[str, Any]:
         "macs": trial.macs,
         "flops": trial.flops,
     }
-    if trial.test_accuracy is not None:
-        attributes["test_accuracy"] = trial.test_accuracy
+    for name in ("test_accuracy", "latency_ratio", "latency_ms", "throughput"):
+        if (value := getattr(trial, name)) is not None:
+            attributes[name] = value
     if trial.error:
         attributes["error"] = trial.error
     return attributes

@@ -28,6 +28,9 @@ class Assignment:
         training: Training settings, as data.
         data: Name of the data set.
         seed: Of everything left to chance.
+        latency: Whether its network is timed beside the baseline.
+        trained: Whether that is all, because its training is kept already.
+        weights: The file of the backbone's trained weights, where ``training`` wants one's.
     """
 
     trial: int
@@ -37,6 +40,9 @@ class Assignment:
     training: Mapping[str, Any]
     data: str
     seed: int
+    latency: bool = False
+    trained: bool = False
+    weights: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -75,9 +81,10 @@ class Outcome:
         epochs: Learning curve, one entry per epoch done.
         measurements: (split, metric) pairs with values, as triples.
         seconds: Wall time.
-        error: One line, for failed and diverged.
+        error: One line, for failed and diverged, and where a latency could not be measured.
         traceback: The whole, for failed.
         found: The architecture, as data, that learnt choices have come to, where there are any.
+        latency: How and on what its latency was measured, where it was.
     """
 
     state: str
@@ -87,6 +94,7 @@ class Outcome:
     error: str = ""
     traceback: str = ""
     found: Mapping[str, Any] | None = None
+    latency: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -103,4 +111,5 @@ class Outcome:
             data["error"],
             data["traceback"],
             data.get("found"),
+            data.get("latency"),
         )

@@ -14,6 +14,7 @@ from blocks.errors import StudyError, listing, suggestion
 from search.database import DEFAULT_STORAGE, file_of, is_sqlite, open_for_reading, storage_url
 from search.datasets import DATASETS, load_data
 from search.include import include
+from search.starting import Start, read_starts
 from search.store import StudyRecord, read_studies
 from spaces.candidate import DataFacts
 from spaces.document import NAME, SAMPLERS
@@ -22,6 +23,7 @@ from spaces.parameters import Range, fixed
 from spaces.space import Space, load_space
 
 PRUNERS = ("none",)
+LATENCY_RATIO = "latency_ratio"
 EXECUTORS = ("local",)
 DEVICES = ("cpu", "cuda")
 DEFAULTS: dict[str, Any] = {
@@ -31,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "sampler": "nsga2",
     "pruner": "none",
     "data": "digits",
+    "latency": False,
 }
 
 
@@ -54,6 +57,8 @@ class StudyPlan:
         gpus: Devices over which workers are spread; empty: the first.
         includes: Files with a user's own blocks.
         extend: Whether a stored study may go on with another space.
+        latency: Whether complete trials are timed beside the baseline.
+        starts: The trained weights that backbones start from.
     """
 
     space: Space
@@ -71,15 +76,24 @@ class StudyPlan:
     gpus: tuple[str, ...]
     includes: tuple[str, ...]
     extend: bool
+    latency: bool
+    starts: tuple[Start, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
         """What may not change while the study goes on, beside the space."""
-        return {
+        content = {
             "data": {**self.data.identity(), "sizes": list(self.data.sizes)},
             "epochs": self.space.epochs,
             "seed": self.seed,
         }
+        if self.starts:
+            content["weights"] = {f"{s.backbone} {s.given}": s.identity for s in self.starts}
+        return content
+
+    def weights_path(self, identity: str) -> str:
+        """The file of trained weights with this identity; empty where they are of none."""
+        return next((s.path for s in self.starts if s.identity == identity), "")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -89,6 +103,7 @@ class StudyPlan:
             "seeds": self.seeds,
             "sampler": self.sampler,
             "pruner": self.pruner,
+            "latency": self.latency,
             "file": dict(self.space.study),
         }
 
@@ -125,6 +140,7 @@ def make_plan(
     overrides: Sequence[str] = (),
     includes: Sequence[str] = (),
     extend: bool = False,
+    latency: bool | None = None,
 ) -> StudyPlan:
     """Put a space file and flags together.
 
@@ -148,6 +164,7 @@ def make_plan(
         "pruner": pruner,
         "data": data,
         "epochs": epochs,
+        "latency": latency,
     }
     chosen = _settled(given, loaded, stored)
     _one_of("--sampler", chosen["sampler"], SAMPLERS)
@@ -164,6 +181,13 @@ def make_plan(
     facts = load_data(chosen["data"]).facts
     check_possible(loaded, facts)
     _check_together(loaded, chosen, facts, device)
+    if latency is False and LATENCY_RATIO in loaded.objectives:
+        raise StudyError(
+            f"--no-latency: {loaded.source} has the objective {LATENCY_RATIO}, which is measured;"
+            " leave the flag or the objective out"
+        )
+    starts = read_starts(loaded, facts)
+    loaded = replace(loaded, weights={(s.backbone, s.given): s.identity for s in starts})
     return StudyPlan(
         space=loaded,
         study=name,
@@ -180,6 +204,8 @@ def make_plan(
         gpus=tuple(gpus),
         includes=tuple(includes),
         extend=extend,
+        latency=chosen["latency"] or LATENCY_RATIO in loaded.objectives,
+        starts=starts,
     )
 
 

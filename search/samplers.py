@@ -139,7 +139,8 @@ class Proposer:
             rows: The stored proposals.
             sampler_state: What the sampler noted on the study.
             domains: The space's parameters as they are now; a proposal that a changed space no
-                longer holds is left to the sampler as a failed one.
+                longer holds, or that has not as many values as there are objectives now, is left
+                to the sampler as a failed one.
         """
         for row in rows:
             distributions = {k: json_to_distribution(v) for k, v in row.distributions.items()}
@@ -147,6 +148,8 @@ class Proposer:
             if _still_fits(row.parameters, domains):
                 distributions = {name: distribution(domains[name]) for name in row.parameters}
             elif state is TrialState.COMPLETE:
+                state = TrialState.FAIL
+            if state is TrialState.COMPLETE and len(row.values or ()) != len(self.study.directions):
                 state = TrialState.FAIL
             self._append(state, row.parameters, distributions, row.system_attributes, row.values)
         for key, value in sampler_state.items():

@@ -51,6 +51,8 @@ def trial_data(trial: TrialRecord) -> dict[str, Any]:
         "training": trial.training,
         "seconds": trial.seconds,
     }
+    if trial.speed:
+        data |= _latency_data(trial)
     if trial.error:
         data["error"] = trial.error
     if trial.origin:
@@ -61,6 +63,32 @@ def trial_data(trial: TrialRecord) -> dict[str, Any]:
 def _identity_parameters(trial: TrialRecord) -> int:
     """Parameters of ``params`` that are the learnt numbers of blocks that start as the identity."""
     return identity_parameters(Architecture.from_json(trial.architecture))
+
+
+def _latency_data(trial: TrialRecord) -> dict[str, Any]:
+    """How fast a network is: three numbers, and apart how they were measured."""
+    speed = trial.speed
+
+    def quartiles(name: str) -> list[float | None]:
+        return [speed.get(f"{name}_first"), speed.get(name), speed.get(f"{name}_third")]
+
+    plain = ("throughput_batch", "attempts", "gpu_processes")
+    return {
+        "latency_ratio": trial.latency_ratio,
+        "latency_ms": trial.latency_ms,
+        "throughput": trial.throughput,
+        "latency": {
+            "busy": bool(speed.get("busy")),
+            "wide": bool(speed.get("wide")),
+            "ratio_quartiles": quartiles("latency_ratio"),
+            "ms_quartiles": quartiles("latency_ms"),
+            "baseline_ms_quartiles": quartiles("baseline_ms"),
+            "baseline_throughput": speed.get("baseline_throughput"),
+            "waited": speed.get("waited"),
+            "others": speed.get("others"),
+            **{name: int(speed[name]) for name in plain if name in speed},
+        },
+    }
 
 
 def _rejected_data(rejected: RejectedRecord) -> dict[str, Any]:
@@ -163,9 +191,15 @@ def one_trial_data(engine: Engine, name: str, number: int) -> dict[str, Any]:
         {"split": split, "metric": metric, "value": value}
         for (split, metric), value in sorted(trial.measurements.items())
     ]
+    data = trial_data(trial)
+    made: dict[str, Any] = next(
+        (a["provenance"]["latency"] for a in reversed(attempts) if "latency" in a["provenance"]), {}
+    )
+    if "latency" in data:
+        data["latency"] |= made
     return {
         "study": study.name,
-        **trial_data(trial),
+        **data,
         "measurements": measurements,
         **({"found": found} if (found := read_findings(engine, study.id).get(number)) else {}),
         "curve": [epoch.__dict__ for epoch in curve],
@@ -188,6 +222,7 @@ def trials_table(title: str, rows: Sequence[Mapping[str, Any]], front: Sequence[
             output.percent(row["accuracy"]),
             output.percent(row["test_accuracy"]),
             *(output.count(row[cost]) for cost in COST_COLUMNS),
+            latency_words(row.get("latency_ratio"), row.get("latency", {})),
             "" if row["seed"] is None else row["seed"],
             row["epochs"],
             row.get("error", ""),
@@ -195,13 +230,30 @@ def trials_table(title: str, rows: Sequence[Mapping[str, Any]], front: Sequence[
         for row in rows
     ]
     columns = ["trial", "state", "block", "accuracy", "test", *COST_COLUMNS]
-    columns += ["seed", "epochs", "error"]
-    if not any(row[-1] for row in shown):
-        columns.pop()
-        shown = [row[:-1] for row in shown]
+    columns += ["latency", "seed", "epochs", "error"]
+    columns, shown = _without_empty(columns, shown, ("latency", "error"))
     return output.table(
         title, columns, shown, droppable=("epochs", "macs", "seed", "test", "params")
     )
+
+
+def _without_empty(
+    columns: list[str], rows: list[tuple[Any, ...]], optional: Sequence[str]
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Columns and rows without those optional columns that say nothing."""
+    kept = [
+        index
+        for index, name in enumerate(columns)
+        if name not in optional or any(row[index] for row in rows)
+    ]
+    return [columns[i] for i in kept], [tuple(row[i] for i in kept) for row in rows]
+
+
+def latency_words(ratio: float | None, flags: Mapping[str, Any]) -> str:
+    """A latency ratio with its flags: ``1.043x``, ``1.043x busy``."""
+    if ratio is None:
+        return ""
+    return " ".join([f"{ratio:.3f}x", *(flag for flag in ("busy", "wide") if flags.get(flag))])
 
 
 def _number(number: int | None, front: Sequence[int]) -> str:
@@ -214,7 +266,8 @@ def front_table(trials: Sequence[TrialRecord], front: Sequence[int], *, title: s
     """The front against the baseline: accuracy and what it costs more."""
     by_number = {trial.number: trial for trial in trials}
     members = sorted((by_number[n] for n in front), key=lambda t: t.flops)
-    rows = []
+    seeds = len({trial.seed for trial in trials})
+    rows: list[tuple[Any, ...]] = []
     for trial in members:
         baseline = _baseline_of(trial, trials)
         rows.append(
@@ -224,12 +277,12 @@ def front_table(trials: Sequence[TrialRecord], front: Sequence[int], *, title: s
                 output.percent(trial.accuracy),
                 _points(trial, baseline),
                 *(_cost(trial, baseline, cost) for cost in ("flops", "macs", "params")),
-                trial.seed,
+                latency_words(trial.latency_ratio, trial.speed),
+                trial.seed if seeds > 1 else "",
             )
         )
-    columns = ["trial", "block", "accuracy", "vs none", "flops", "macs", "params", "seed"]
-    if len({trial.seed for trial in trials}) < 2:
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    columns = ["trial", "block", "accuracy", "vs none", "flops", "macs", "params"]
+    columns, rows = _without_empty([*columns, "latency", "seed"], rows, ("latency", "seed"))
     return output.table(title, columns, rows, droppable=("macs", "params"))
 
 

@@ -20,8 +20,9 @@ from blocks.architecture import content_digest
 from blocks.errors import StudyError, listing, suggestion
 from blocks.formulas import Cost
 from search import tables
-from search.outcome import COMPLETE, RUNNING, SUCCEEDED, WAITING, EpochResult, Outcome
+from search.outcome import COMPLETE, REUSED, RUNNING, SUCCEEDED, WAITING, EpochResult, Outcome
 from spaces.candidate import Candidate
+from spaces.metrics import METRICS, SPEED
 from spaces.space import Space
 
 ACCEPTED, REPEATED, OVER_CAP, IMPOSSIBLE = "accepted", "repeated", "rejected", "impossible"
@@ -110,11 +111,37 @@ class TrialRecord:
         """Test accuracy at the end of a complete trial."""
         return self.measurements.get(("test", "accuracy"))
 
+    @property
+    def latency_ratio(self) -> float | None:
+        """Time of one image as a multiple of the baseline's, where it was measured."""
+        return self.measurements.get((SPEED, "latency_ratio"))
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Milliseconds of one image, where they were measured."""
+        return self.measurements.get((SPEED, "latency_ms"))
+
+    @property
+    def throughput(self) -> float | None:
+        """Images a second, where that was measured."""
+        return self.measurements.get((SPEED, "throughput"))
+
+    @property
+    def speed(self) -> dict[str, float]:
+        """All that was measured of its latency."""
+        return {name: v for (split, name), v in self.measurements.items() if split == SPEED}
+
+    @property
+    def latency_flags(self) -> list[str]:
+        """Why its latency is to be taken with care: "busy", "wide"."""
+        return [flag for flag in ("busy", "wide") if self.speed.get(flag)]
+
     def metric(self, name: str) -> float | None:
-        """An objective's value: a cost, or a validation measurement."""
-        if name in ("params", "macs", "flops"):
+        """An objective's value: a cost, or a measurement."""
+        metric = METRICS[name]
+        if metric.is_cost:
             return float(getattr(self, name))
-        return self.measurements.get(("validation", name))
+        return self.measurements.get((metric.split, name))
 
 
 @dataclass(frozen=True)
@@ -148,7 +175,10 @@ class ProposalRow:
 
 @dataclass(frozen=True)
 class NewTrial:
-    """A trial to be kept from the moment at which it is decided on."""
+    """A trial to be kept from the moment at which it is decided on.
+
+    With an ``origin`` it is reused, at once or, where it is ``unmeasured``, once it has been timed.
+    """
 
     number: int
     digest: str
@@ -159,6 +189,7 @@ class NewTrial:
     proposal: int | None
     baseline: bool
     origin: TrialRecord | None = None
+    unmeasured: bool = False
 
 
 # Reading. ----------------------------------------------------------------------------------------
@@ -529,6 +560,19 @@ class Store:
             found = _trials(connection, condition)
         return found[0] if found else None
 
+    def provenance_of(self, trial: TrialRecord) -> dict[str, Any]:
+        """What made a trial's numbers at its last attempt that has ended with some."""
+        attempt, made = tables.attempts, tables.provenance
+        query = (
+            select(made.c.content)
+            .join(attempt, attempt.c.provenance_digest == made.c.digest)
+            .where(attempt.c.trial_id == trial.id)
+            .order_by(attempt.c.number.desc())
+        )
+        with self.engine.connect() as connection:
+            row = connection.execute(query).first()
+        return dict(row.content) if row else {}
+
     def add_trials(
         self,
         study_id: int,
@@ -574,13 +618,14 @@ class Store:
 
     def _add_trial(self, connection: Connection, study_id: int, trial: NewTrial) -> None:
         origin = trial.origin
+        reused = origin is not None and not trial.unmeasured
         key = connection.execute(
             insert(tables.trials).values(
                 study_id=study_id,
                 number=trial.number,
                 candidate_digest=trial.digest,
                 seed=trial.seed,
-                state="reused" if origin else WAITING,
+                state=REUSED if reused else WAITING,
                 label=trial.label,
                 parameters=trial.parameters,
                 distributions=trial.distributions,
@@ -591,7 +636,7 @@ class Store:
                 origin_trial_id=origin.id if origin else None,
                 seconds=0.0,
                 created=now(),
-                finished=now() if origin else None,
+                finished=now() if reused else None,
             )
         ).inserted_primary_key
         assert key is not None  # an insert of one row has a key
@@ -654,7 +699,7 @@ class Store:
                 .where(tables.trials.c.id == trial_id)
                 .values(
                     state=outcome.state,
-                    epochs=len(outcome.epochs),
+                    epochs=len(outcome.epochs) or tables.trials.c.epochs,
                     error=outcome.error,
                     seconds=outcome.seconds,
                     finished=now(),
@@ -700,12 +745,22 @@ class Store:
             .values(state=state, objective_values=values)
         )
 
-    def put_back(self, study_id: int, number: int, *, ending: str, cause: str) -> None:
-        """Let a trial whose evaluation was cut off wait for its next attempt."""
+    def put_back(
+        self, study_id: int, number: int, *, ending: str, cause: str, state: str = WAITING
+    ) -> None:
+        """Let a trial whose evaluation was cut off wait for its next attempt.
+
+        Args:
+            study_id: The study.
+            number: The trial.
+            ending: Of the attempt: lost or interrupted.
+            cause: Why.
+            state: Of the trial; another than waiting where its training is kept.
+        """
         with self.transaction() as connection:
             trial_id = self._trial_id(connection, study_id, number)
             connection.execute(
-                update(tables.trials).where(tables.trials.c.id == trial_id).values(state=WAITING)
+                update(tables.trials).where(tables.trials.c.id == trial_id).values(state=state)
             )
             self._end_attempt(connection, trial_id, ending, cause, "", None)
 

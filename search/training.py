@@ -20,6 +20,7 @@ from blocks.build import stream_seed
 from blocks.errors import DataError
 from search.datasets import Data
 from search.outcome import EpochResult
+from search.tuning import freeze, keep_frozen, parameter_groups
 from spaces.candidate import Training
 
 EVALUATION_BATCH = 512
@@ -103,8 +104,9 @@ def train(
         raise DataError(
             f"batch_size {training.batch_size} is more than the {count} training images; lower it"
         )
+    freeze(network, training.freeze)
     optimiser = torch.optim.SGD(
-        network.parameters(),
+        parameter_groups(network, training),
         lr=training.learning_rate,
         momentum=training.momentum,
         weight_decay=training.weight_decay,
@@ -119,7 +121,7 @@ def train(
         order = _order(count, seed=seed, epoch=epoch).to(data.labels["train"].device)
         batches = torch.split(order[: steps_per_epoch * training.batch_size], training.batch_size)
         train_loss, train_accuracy = _one_epoch(
-            network, data, iter(batches), optimiser, schedule, training.label_smoothing
+            network, data, iter(batches), optimiser, schedule, training
         )
         if not math.isfinite(train_loss):
             raise Diverged(epoch, train_loss)
@@ -151,10 +153,11 @@ def _one_epoch(
     batches: Iterator[Tensor],
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
-    label_smoothing: float,
+    training: Training,
 ) -> tuple[float, float]:
     """Mean loss and accuracy of the epoch; sums stay on the device until its end."""
     network.train()
+    keep_frozen(network, training.freeze)
     images, labels = data.images["train"], data.labels["train"]
     loss_sum = torch.zeros((), device=labels.device)
     right = torch.zeros((), device=labels.device, dtype=torch.int64)
@@ -163,7 +166,7 @@ def _one_epoch(
         target = labels[batch]
         inputs = images[batch].contiguous(memory_format=torch.channels_last)
         logits = network(inputs)
-        loss = functional.cross_entropy(logits, target, label_smoothing=label_smoothing)
+        loss = functional.cross_entropy(logits, target, label_smoothing=training.label_smoothing)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

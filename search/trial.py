@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
 
 from blocks.architecture import Architecture
 from blocks.backbone import site_table
-from blocks.build import build_network, stream_seed
+from blocks.build import MadeFor, build_network, stream_seed
 from blocks.found import found_architecture
+from blocks.pretrained import State, read_identified
 from search.datasets import load_data
+from search.measure import measure_latency
 from search.outcome import (
     COMPLETE,
     DIVERGED,
@@ -25,6 +28,9 @@ from search.outcome import (
 )
 from search.training import DeviceData, Diverged, evaluate, to_device, train
 from spaces.candidate import Training
+from spaces.metrics import SPEED
+
+Measured = tuple[tuple[str, str, float], ...]  # (split, metric, value)
 
 _on_device: dict[tuple[str, str], DeviceData] = {}
 
@@ -35,6 +41,12 @@ def device_data(name: str, device: torch.device) -> DeviceData:
     if key not in _on_device:
         _on_device[key] = to_device(load_data(name), device)
     return _on_device[key]
+
+
+@lru_cache(maxsize=2)
+def _start(identity: str, path: str, made_for: MadeFor) -> State:
+    """Trained weights, read once per process."""
+    return read_identified(identity, path, made_for)
 
 
 def evaluate_candidate(
@@ -57,10 +69,12 @@ def evaluate_candidate(
         epochs.append(result)
         return goes_on(result)
 
-    def ended(state: str, **more: object) -> Outcome:
+    def ended(state: str, **more: Any) -> Outcome:
         seconds = time.perf_counter() - started
-        return Outcome(state, tuple(epochs), seconds=seconds, **more)  # type: ignore[arg-type]
+        return Outcome(state, tuple(epochs), seconds=seconds, **more)
 
+    if assignment.trained:
+        return ended(COMPLETE, **_timed(assignment, device))
     try:
         measurements, found = _trained(assignment, device, note, epochs)
     except Diverged as error:
@@ -68,8 +82,41 @@ def evaluate_candidate(
     except Exception as error:
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         return ended(FAILED, error=line, traceback=traceback.format_exc())
-    pruned = len(epochs) < Training.from_json(assignment.training).epochs
-    return ended(PRUNED if pruned else COMPLETE, measurements=measurements, found=found)
+    if len(epochs) < Training.from_json(assignment.training).epochs:
+        return ended(PRUNED, measurements=measurements)
+    timed = _timed(assignment, device) if assignment.latency else {}
+    measurements += timed.pop("measurements", ())
+    return ended(COMPLETE, measurements=measurements, found=found, **timed)
+
+
+def _timed(assignment: Assignment, device: torch.device) -> dict[str, Any]:
+    """What an outcome says of its network's latency: a training is not lost where this fails.
+
+    New networks are timed, of the candidate and of its backbone without attention: their weights
+    do not matter, and what was trained stays as it is.
+    """
+    try:
+        facts = load_data(assignment.data).facts
+        architecture = Architecture.from_json(assignment.architecture)
+        bare = Architecture(architecture.backbone, (), architecture.input_size)
+        network, baseline = (
+            build_network(
+                one,
+                num_classes=facts.classes,
+                in_channels=facts.input_shape[0],
+                seed=assignment.seed,
+            )
+            for one in (architecture, bare)
+        )
+        latency = measure_latency(network, baseline, facts.input_shape, device=device)
+    except Exception as error:
+        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        return {"error": f"trained, but its latency could not be measured: {line}"}
+    numbers = latency.numbers()
+    if not architecture.placements:
+        numbers["latency_ratio"] = 1.0  # it is the baseline: what was measured is chance
+    measured = tuple((SPEED, name, value) for name, value in numbers.items())
+    return {"measurements": measured, "latency": latency.made()}
 
 
 def _trained(
@@ -77,17 +124,21 @@ def _trained(
     device: torch.device,
     note: Callable[[EpochResult], bool],
     epochs: list[EpochResult],
-) -> tuple[tuple[tuple[str, str, float], ...], Mapping[str, Any] | None]:
+) -> tuple[Measured, Mapping[str, Any] | None]:
     """What was measured, and the architecture that learnt choices have come to."""
     training = Training.from_json(assignment.training)
     data = device_data(assignment.data, device)
     facts = load_data(assignment.data).facts
     architecture = Architecture.from_json(assignment.architecture)
+    made_for = MadeFor(architecture.backbone, facts.classes, facts.input_shape)
+    identity = training.pretrained
+    start = _start(identity, assignment.weights, made_for) if identity else False
     network = build_network(
         architecture,
         num_classes=facts.classes,
         in_channels=facts.input_shape[0],
         seed=assignment.seed,
+        pretrained=start,
     )
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.manual_seed(stream_seed(assignment.seed, "training"))

@@ -197,6 +197,8 @@ class Pool:
         provenance = {**worker.provenance, "attempt": worker.assignment.attempt}
         worker.assignment = None
         outcome = Outcome.from_json(message["outcome"])
+        if outcome.latency is not None:
+            provenance["latency"] = outcome.latency
         self.watch.finished(self.study.on_finish(number, outcome, provenance))
 
     def _bury(self, index: int, worker: Worker) -> None:

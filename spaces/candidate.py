@@ -8,13 +8,15 @@ enter.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
 from blocks.architecture import Architecture, content_digest
 
 DIGEST_VERSION = 1
+NOTHING, NORMS, BACKBONE = "none", "norms", "backbone"
+FREEZES = (NOTHING, NORMS, BACKBONE)
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,13 @@ class Training:
         momentum: Of SGD.
         weight_decay: L2 penalty on all parameters.
         label_smoothing: Share of the target spread over all classes.
+        pretrained: Where the backbone's weights start: "timm:TAG", or "sha256:" and the hash of a
+            checkpoint file (``blocks.weight_source``); empty: drawn.
+        freeze: What is not trained: "none"; "norms": the backbone's batch norms; "backbone": all
+            but the attention blocks, their identity gates and the classifier. Frozen batch norms
+            stay in evaluation mode, so that their running statistics stay too.
+        attention_learning_rate: Of the parameters of attention blocks, as a multiple of
+            ``learning_rate``.
     """
 
     epochs: int = 12
@@ -36,16 +45,30 @@ class Training:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
+    pretrained: str = ""
+    freeze: str = NOTHING
+    attention_learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
         # One number has one spelling, 1 and 1.0 alike, or equal trainings had two digests.
         for field in fields(self):
-            kind = int if isinstance(field.default, int) else float
+            kind: Any = type(field.default)
             object.__setattr__(self, field.name, kind(getattr(self, field.name)))
 
+    def of(self, architecture: Architecture) -> Training:
+        """The same without what has no say in the training of this network."""
+        if architecture.placements:
+            return self
+        return replace(self, attention_learning_rate=1.0)
+
     def to_json(self) -> dict[str, Any]:
-        """As plain data, complete."""
-        return asdict(self)
+        """As plain data; settings of later versions are left out while they are off.
+
+        What an earlier version stored is then equal to what this one gives.
+        """
+        content = asdict(self)
+        off = [f.name for f in fields(self) if f.name in LATER and content[f.name] == f.default]
+        return {name: value for name, value in content.items() if name not in off}
 
     def identity(self) -> dict[str, Any]:
         """What of it enters the digest.
@@ -61,7 +84,10 @@ class Training:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Training:
         """Read what ``to_json`` wrote."""
-        return cls(**{field.name: data[field.name] for field in fields(cls)})
+        return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
+
+
+LATER = ("pretrained", "freeze", "attention_learning_rate")
 
 
 @dataclass(frozen=True)

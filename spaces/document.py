@@ -37,7 +37,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from blocks import backbone, registry
 from blocks.errors import BackboneError, BlockError, listing, suggestion
 from blocks.site import PLACEMENTS, POSITIONS
-from spaces.metrics import COSTS, METRICS
+from blocks.weight_source import TAG, is_file
+from spaces.candidate import FREEZES
+from spaces.metrics import COSTS, METRICS, OBJECTIVES
 
 JOIN = " + "
 ALL_STAGES = "all"
@@ -305,6 +307,19 @@ def _cap(value: Any) -> float | str:
     return value
 
 
+def _pretrained(value: Any) -> bool | str:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or not value.strip():
+        raise _needed("true, false, a tag of timm's or the path of a checkpoint file is needed")
+    if not is_file(value) and not TAG.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is neither a tag of timm's, such as a1_in1k, nor a file; a file's name ends"
+            " in .safetensors, .pth or the like"
+        )
+    return value
+
+
 def _distinct(values: list[Any]) -> list[Any]:
     seen = set()
     for value in values:
@@ -312,6 +327,15 @@ def _distinct(values: list[Any]) -> list[Any]:
             raise ValueError(f"{value!r} is given twice; give every choice once")
         seen.add((type(value), value))
     return values
+
+
+def _objective(name: str) -> str:
+    if name in METRICS and name not in OBJECTIVES:
+        raise ValueError(
+            f"{name} is recorded and no objective: absolute times of different moments do not"
+            f" compare. Optimise {METRICS[name].instead}, measured in turn with the baseline"
+        )
+    return _one_of("objective", OBJECTIVES)(name)
 
 
 BlockName = Annotated[StrictStr, AfterValidator(_known_block), _Names(_block_names)]
@@ -372,10 +396,14 @@ MaskItem: Any = Annotated[
 PositionName = Annotated[
     StrictStr, AfterValidator(_one_of("position", POSITIONS)), _Names(lambda: POSITIONS)
 ]
-ObjectiveName = Annotated[
-    StrictStr, AfterValidator(_one_of("objective", tuple(METRICS))), _Names(lambda: tuple(METRICS))
-]
+ObjectiveName = Annotated[StrictStr, AfterValidator(_objective), _Names(lambda: OBJECTIVES)]
 CostName = Annotated[StrictStr, AfterValidator(_one_of("cost", COSTS)), _Names(lambda: COSTS)]
+FreezeName = Annotated[
+    StrictStr, AfterValidator(_one_of("freeze", FREEZES)), _Names(lambda: FREEZES)
+]
+Pretrained: Any = Annotated[
+    Any, PlainValidator(_pretrained), WithJsonSchema({"type": ["boolean", "string"]})
+]
 SamplerName = Annotated[
     StrictStr, AfterValidator(_one_of("sampler", SAMPLERS)), _Names(lambda: SAMPLERS)
 ]
@@ -521,6 +549,15 @@ class TrainingSection(_Section):
     momentum: _settings(Share) = 0.9  # type: ignore[valid-type]
     weight_decay: _settings(NotNegative) = 5e-4  # type: ignore[valid-type]
     label_smoothing: _settings(Share) = 0.0  # type: ignore[valid-type]
+    pretrained: _choices(Pretrained) = Field(  # type: ignore[valid-type]
+        default=False, description="The backbone's weights: timm's (true, or a tag), or a file's."
+    )
+    freeze: _choices(FreezeName) = Field(  # type: ignore[valid-type]
+        default="none", description="What is not trained."
+    )
+    attention_learning_rate: _settings(Positive) = Field(  # type: ignore[valid-type]
+        default=1.0, description="Of attention blocks, as a multiple of learning_rate."
+    )
 
 
 class StudySection(_Section):

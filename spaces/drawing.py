@@ -27,6 +27,7 @@ from spaces.parameters import Choice, Choose, Domain, fixed
 from spaces.space import Space
 
 ENUMERATION_LIMIT = 50_000
+OF_ATTENTION = ("attention_learning_rate",)  # training settings without a say where there is none
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def propose(space: Space, choose: Choose, data: DataFacts) -> Proposal:
     answers = _Answers(choose)
     name = str(answers.ask("backbone", space.backbones))
     decisions = tuple(_decisions(space, answers, sites_of(name, data)))
-    training = _training(space, answers)
     placements = tuple(placement for decision in decisions for placement in decision.placements)
+    training = _training(space, answers, name, attention=bool(placements))
     label = _with_backbone(space, name, decisions_label(decisions))
     return Proposal(answers.values, Architecture(name, placements), training, label)
 
@@ -175,9 +176,10 @@ def _stage_prefixes(stages: str) -> tuple[str, ...]:
     return tuple(f"stage{number}." for number in stages.split(JOIN))
 
 
-def _training(space: Space, answers: _Answers) -> Training:
-    settings = {name: answers.ask(name, domain) for name, domain in space.training.items()}
-    return Training(**settings)  # type: ignore[arg-type]
+def _training(space: Space, answers: _Answers, backbone: str, *, attention: bool) -> Training:
+    matters = {n: d for n, d in space.training.items() if attention or n not in OF_ATTENTION}
+    settings = {name: answers.ask(name, domain) for name, domain in matters.items()}
+    return space.training_of(backbone, settings)
 
 
 def decisions_label(decisions: Iterable[Decision]) -> str:
@@ -210,7 +212,8 @@ def draw(proposal: Proposal, data: DataFacts) -> Candidate:
         architecture = resolve(proposal.architecture, sites)
     except BackboneError as error:  # no such stage or position in this one of the backbones
         raise SiteError(str(error)) from None
-    return Candidate(architecture, proposal.training, data, proposal.label)
+    training = proposal.training.of(architecture)
+    return Candidate(architecture, training, data, proposal.label)
 
 
 def baseline_candidates(space: Space, data: DataFacts) -> list[tuple[Candidate, dict[str, Any]]]:
@@ -218,12 +221,13 @@ def baseline_candidates(space: Space, data: DataFacts) -> list[tuple[Candidate, 
 
     Searched settings stand at their declared default, else the first choice or the middle.
     """
-    training = Training(**{n: d.default for n, d in space.training.items()})  # type: ignore[arg-type]
+    settings = {name: domain.default for name, domain in space.training.items()}
     result = []
     for name in space.backbones.values:
         sites = sites_of(str(name), data)
         architecture = resolve(Architecture(str(name)), sites)
         label = _with_backbone(space, str(name), registry.NONE)
+        training = space.training_of(str(name), settings).of(architecture)
         candidate = Candidate(architecture, training, data, label)
         result.append((candidate, _baseline_values(space, str(name), data)))
     return result
@@ -310,7 +314,8 @@ def check_possible(space: Space, data: DataFacts) -> None:
     """
     _refuse_own_attention(space, data)
     # Training settings have no say in it; without them ranges are no obstacle.
-    space = replace(space, training={n: fixed(d.default) for n, d in space.training.items()})
+    settings = {name: fixed(domain.default) for name, domain in space.training.items()}
+    space = replace(space, training={**settings, "pretrained": fixed(False)})
     works: set[tuple[str, OptionValue]] = set()
     refused: dict[tuple[str, OptionValue], str] = {}
     drawn, reason = False, ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SPEED = "speed"  # the split of what is timed
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -14,12 +16,16 @@ class Metric:
         better: "higher" or "lower".
         meaning: What it is, with its unit.
         is_cost: Whether it is known exactly before training.
+        split: Of the measurements, the one that it is among.
+        instead: What to optimise instead, for one that is recorded and no objective.
     """
 
     name: str
     better: str
     meaning: str
     is_cost: bool
+    split: str = "validation"
+    instead: str = ""
 
     @property
     def direction(self) -> str:
@@ -44,6 +50,31 @@ METRICS = {
             is_cost=True,
         ),
         Metric("flops", "lower", "all floating-point operations for one image", is_cost=True),
+        Metric(
+            "latency_ratio",
+            "lower",
+            "time of one image through the network, as a multiple of the same backbone's without"
+            " attention, measured in turn with it",
+            is_cost=False,
+            split=SPEED,
+        ),
+        Metric(
+            "latency_ms",
+            "lower",
+            "milliseconds of one image through the network, median",
+            is_cost=False,
+            split=SPEED,
+            instead="latency_ratio",
+        ),
+        Metric(
+            "throughput",
+            "higher",
+            "images a second through the network, in a larger batch",
+            is_cost=False,
+            split=SPEED,
+            instead="latency_ratio",
+        ),
     )
 }
+OBJECTIVES = tuple(metric.name for metric in METRICS.values() if not metric.instead)
 COSTS = tuple(metric.name for metric in METRICS.values() if metric.is_cost)

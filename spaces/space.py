@@ -16,6 +16,7 @@ from blocks.formulas import Cost
 from blocks.frequency import SINGLES, sorted_frequency
 from blocks.options import OptionValue
 from blocks.site import IN_BLOCK, STAGE, STANDARD, STEM
+from spaces.candidate import NOTHING, Training
 from spaces.document import (
     ALL_STAGES,
     CAP,
@@ -121,6 +122,7 @@ class Space:
         constraints: Caps on exact costs.
         study: Defaults of the command line that the file carries.
         question: What it is to answer, in the file's words.
+        weights: (backbone, ``pretrained`` as the file gives it) -> its identity, once it is read.
     """
 
     name: str
@@ -134,6 +136,7 @@ class Space:
     constraints: tuple[Constraint, ...]
     study: Mapping[str, Any] = field(default_factory=dict)
     question: str = ""
+    weights: Mapping[tuple[str, OptionValue], str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -144,6 +147,23 @@ class Space:
     def epochs(self) -> int:
         """Epochs of a full training."""
         return int(self.training["epochs"].default)
+
+    def training_of(self, backbone: str, settings: Mapping[str, OptionValue]) -> Training:
+        """A backbone's training at settings as the space gives them.
+
+        Raises:
+            SpaceError: The weights that the backbone is to start from have not been read.
+        """
+        given = settings["pretrained"]
+        if given is False:
+            return Training(**{**settings, "pretrained": ""})  # type: ignore[arg-type]
+        if (backbone, given) not in self.weights:
+            raise SpaceError(
+                f"{self.source}: the weights {given!r} for {backbone} have not been read, so that"
+                " candidates have no identity yet; make a plan (search.plan.make_plan)"
+            )
+        identity = self.weights[backbone, given]
+        return Training(**{**settings, "pretrained": identity})  # type: ignore[arg-type]
 
 
 def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
@@ -332,6 +352,7 @@ def _contradictions(
     yield from _place_problems(document.attention, changed)
     for name in TrainingSection.model_fields:
         yield from _range_problems(("training", name), getattr(document.training, name))
+    yield from _frozen_chance(document.training)
     if "accuracy" not in document.objectives:
         yield Problem(("objectives",), "objectives: 'accuracy: max' must be one of them")
     for name, direction in document.objectives.items():
@@ -340,6 +361,20 @@ def _contradictions(
             better = METRICS[name].better
             text = f"objectives.{name} is {direction!r}; {better} is better, so write {wanted!r}"
             yield Problem(("objectives", name), text)
+
+
+def _frozen_chance(training: TrainingSection) -> Iterator[Problem]:
+    """What is kept as it starts must not start from drawn weights."""
+    frozen = training.freeze if isinstance(training.freeze, list) else [training.freeze]
+    starts = training.pretrained if isinstance(training.pretrained, list) else [training.pretrained]
+    held = [name for name in frozen if name != NOTHING]
+    if held and False in starts:
+        text = (
+            f"training.freeze: {held[0]!r} would keep drawn weights, as they are before any"
+            " training; give trained ones (training.pretrained: true, a tag of timm's or a file,"
+            " without false), or take it out"
+        )
+        yield Problem(("training", "freeze"), text)
 
 
 def _type_names(attention: AttentionSection) -> list[str]:
@@ -495,7 +530,7 @@ def _range_problems(path: tuple[str, ...], section: Any) -> Iterator[Problem]:
     name = path[-1]
     if name == "batch_size" and not (whole and low >= 1):
         yield Problem(path, f"{where}: low and high must be whole numbers from 1")
-    if name == "learning_rate" and low <= 0:
+    if name.endswith("learning_rate") and low <= 0:
         yield Problem(path, f"{where}: low is {low}; it must be above 0")
     if name in ("momentum", "label_smoothing") and not (low >= 0 and high < 1):
         yield Problem(path, f"{where}: {low} to {high} must lie in 0 to below 1")

@@ -59,9 +59,10 @@ def test_every_family_and_every_class_of_networks_is_in_the_table(family):
     assert any(family in row.split("|")[1] or f"`{family}`" in row for row in rows)
 
 
-def test_the_readmes_space_is_one():
-    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.S)
-    assert parse_space(text).study["trials"] == 24
+def test_the_readmes_spaces_are_spaces():
+    first, *others = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    assert parse_space(first).study["trials"] == 24
+    assert [parse_space(text).training["pretrained"].values for text in others] == [("a1_in1k",)]
 
 
 def test_the_readmes_block_passes_the_suite(tmp_path, monkeypatch):

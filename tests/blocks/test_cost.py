@@ -133,6 +133,41 @@ LAYERS = {
         (4, 6, 6),
         (0, 36 * 36 * 4, 2 * 36 * 36 * 4),
     ),
+    # dilation 2: 3 x 3 taps over 5 x 5 pixels leave 2 x 2, 32 outputs with a bias
+    "dilation": (
+        nn.Conv2d(4, 8, 3, dilation=2),
+        (4, 6, 6),
+        (296, 32 * 36, 2 * 32 * 36 + 32),
+    ),
+    # every one of 144 inputs with the 9 * 3 weights of its group; 6 x 11 x 11 outputs have a bias
+    "transposed convolution in groups": (
+        nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, groups=2),
+        (4, 6, 6),
+        (4 * 3 * 9 + 6, 144 * 27, 2 * 144 * 27 + 6 * 121),
+    ),
+    # 4 products of 6 x 6 matrices, added to what is there
+    "added matrix product": (
+        Function(lambda x: torch.baddbmm(x[0], x[0], x[0])),
+        (4, 6, 6),
+        (0, 4 * 36 * 6, 2 * 4 * 36 * 6 + 144),
+    ),
+    # a comparison, an exponential and a subtraction
+    "ELU": (nn.ELU(), (4, 6, 6), (0, 0, 3 * 144)),
+    "leaky ReLU": (nn.LeakyReLU(), (4, 6, 6), (0, 0, 2 * 144)),
+    # two halves of 72 numbers: the sigmoid of one times the other
+    "GLU": (nn.GLU(dim=1), (4, 6, 6), (0, 0, 5 * 72)),
+    "log-softmax": (nn.LogSoftmax(dim=1), (4, 6, 6), (0, 0, 5 * 144)),
+    "nearest": (nn.Upsample(scale_factor=2), (4, 6, 6), (0, 0, 0)),
+    # three weighted means of two numbers; five of four
+    "bilinear": (nn.Upsample(scale_factor=2, mode="bilinear"), (4, 6, 6), (0, 0, 9 * 576)),
+    "bicubic": (nn.Upsample(scale_factor=2, mode="bicubic"), (4, 6, 6), (0, 0, 35 * 576)),
+    # a square, and a sum with its root
+    "norm": (Function(lambda x: torch.linalg.vector_norm(x, dim=1)), (4, 6, 6), (0, 0, 288)),
+    "choosing numbers": (
+        Function(lambda x: torch.where(torch.ones_like(x, dtype=torch.bool), x, x)),
+        (4, 6, 6),
+        (0, 0, 0),
+    ),
     "moving numbers": (
         Function(lambda x: torch.cat([x.permute(0, 1, 3, 2), x], 1).flip(2)[:, ::2].reshape(-1)),
         (4, 6, 6),

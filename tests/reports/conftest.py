@@ -1,7 +1,7 @@
 """Small studies with made-up outcomes, written as the engine writes them."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -288,3 +288,29 @@ def _complete():
 def _failed():
     """Makes a failed outcome from its error."""
     return failed
+
+
+def _speed(ratio, **more):
+    """Measurements of a latency: its ratio, with quartiles 0.05 to either side."""
+    numbers = {
+        "latency_ratio": ratio,
+        "latency_ratio_first": ratio - 0.05,
+        "latency_ratio_third": ratio + 0.05,
+        "latency_ms": 2 * ratio,
+        "throughput": 4_000 / ratio,
+    }
+    return tuple(("speed", name, float(value)) for name, value in (numbers | more).items())
+
+
+@pytest.fixture
+def timed(studies):
+    """Five complete trials: four with a latency, of which one was flagged; one without."""
+    studies.add()
+    latencies = {0: _speed(1), 1: _speed(1.25), 2: _speed(1.125, busy=1), 3: _speed(1.5), 4: ()}
+    for number, measured in latencies.items():
+        given, right, flops, params = RESULTS[number]
+        outcome = complete(right)
+        outcome = replace(outcome, measurements=(*outcome.measurements, *measured))
+        cost = more(flops, params)
+        studies.trial(number, given, cost, outcome, baseline=number == 0)
+    return studies

@@ -54,6 +54,22 @@ def test_script_and_server_write_numbers_alike(small, tmp_path):
     assert before == after
 
 
+def test_latency_is_written_alike_and_can_be_the_axis(timed, tmp_path):
+    path = write_report("attention", storage=timed.url, output=tmp_path / "r.html")
+    before = path.read_text(encoding="utf-8")
+    document, console = opened(path, tmp_path / "profile")
+    assert console == []
+    assert cells(before) == cells(document) != []
+    assert '<span class="tag">busy</span>' in document
+    assert "trial 2: accuracy 98.6" in document
+    assert ", latency 1.125×" in document
+
+
+def cells(document):
+    body = re.search(r'<tbody id="trial-body">(.*?)</tbody>', document, re.S)[1]
+    return re.findall(r'<td class="num" title="([^"]*)">([^<]*)', body)
+
+
 def numbers(document):
     body = re.search(r'<tbody id="trial-body">(.*?)</tbody>', document, re.S)[1]
     rows = re.findall(r"<tr.*?</tr>", body, re.S)

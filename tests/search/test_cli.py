@@ -166,6 +166,7 @@ def test_a_finished_study_run_again_trains_nothing(ran):
         (("report",), "no results yet"),
         (("list", "--format", "xml"), "Allowed: table, json, csv"),
         (("blocks", "--sites"), "needs a backbone"),
+        (("blocks", "--stages"), "--stages needs a backbone"),
         (("blocks", "--backbone", "resnet21"), "Did you mean 'resnet20'"),
         (("blocks", "resnet20", "--input", "3x32"), "channels x height x width"),
         (("nothing",), "No such command 'nothing'"),
@@ -243,7 +244,7 @@ def test_catalogues_as_json(tmp_path):
     own, of_timm = table.split("timm's own modules")
     assert "energy_lambda" in own
     assert "timm:" not in own
-    assert "use_attn = True, combine = scale" in of_timm
+    assert "use_attn = true, combine = scale" in of_timm
     sites = search("blocks", "--sites", "resnet20", "--format", "json", cwd=tmp_path, check=0)
     assert len(json.loads(sites.stdout)) == 1 + 9 + 3
     costs = search("blocks", "--backbone", "resnet20", "--format", "json", cwd=tmp_path, check=0)
@@ -255,6 +256,27 @@ def test_catalogues_as_json(tmp_path):
     assert {"backbone", "attention", "training"} <= set(schema["properties"])
     text = search("spaces", "attention", cwd=tmp_path, check=0).stdout
     assert text == (Path(__file__).parents[2] / "spaces" / "attention.yaml").read_text()
+
+
+def test_what_blocks_add_and_stages_cost(tmp_path):
+    costs = search("blocks", "--backbone", "resnet20", "--format", "json", cwd=tmp_path, check=0)
+    by_name = {row["name"]: row for row in json.loads(costs.stdout)}
+    assert by_name["se"]["adds"]["params"] == 2016
+    assert by_name["se"]["adds_percent"]["params"] == pytest.approx(100 * 2016 / 269722)
+    # Nine maps, 86,016 numbers; for each of C channels a mean and a gate, and the hidden layer.
+    assert by_name["se"]["adds"]["kept_bytes"] == 346_836
+    assert "no grid of whole 7 x 7 windows" in by_name["rgse"]["note"]
+    narrow = {**os.environ, "COLUMNS": "100"}
+    table = search("blocks", "--backbone", "resnet20", cwd=tmp_path, check=0, env=narrow).stdout
+    assert re.search(r"se +\+2,016 \(0\.75 %\) +\+2\.016 k \(0\.005 %\)", table)
+    assert all(len(line) <= 100 for line in table.splitlines())
+    stages = search("blocks", "--stages", "resnet20", "--format", "json", cwd=tmp_path, check=0)
+    rows = json.loads(stages.stdout)
+    assert [row["part"] for row in rows] == ["stem", "stage1", "stage2", "stage3", "head"]
+    for figure in ("params", "macs", "flops", "kept_bytes"):
+        assert sum(row[figure] for row in rows) == by_name["none"][figure]
+    table = search("blocks", "--stages", "resnet20", cwd=tmp_path, check=0, env=narrow).stdout
+    assert re.search(r"together +269,722 +40\.55 M", table)
 
 
 def test_every_command_has_an_example_in_its_help(tmp_path):

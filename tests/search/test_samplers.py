@@ -55,7 +55,7 @@ def test_conditional_parameters_are_asked_for_where_they_matter():
         wanted = {"type"}
         if values["type"] != "none":
             wanted.add("placement")
-        if values["type"] in ("se", "fca", "cbam"):
+        if values["type"] not in ("none", "eca", "simam", "triplet"):
             wanted.add("reduction")
         if values["type"] == "fca":
             wanted.add("frequency")

@@ -39,6 +39,11 @@ def test_the_digest_of_an_architecture_is_part_of_a_candidate():
         {"momentum": 0.8},
         {"weight_decay": 0.0},
         {"label_smoothing": 0.1},
+        {"pretrained": "timm:a1_in1k"},
+        {"pretrained": "sha256:00"},
+        {"freeze": "norms"},
+        {"freeze": "backbone"},
+        {"attention_learning_rate": 2},
     ],
 )
 def test_every_training_setting_changes_the_digest(change):
@@ -82,6 +87,24 @@ def test_a_setting_that_is_off_is_as_if_it_did_not_exist():
     assert "label_smoothing" not in Training(label_smoothing=0).identity()
     assert Training(label_smoothing=0.1).identity()["label_smoothing"] == 0.1
     assert Training().to_json()["label_smoothing"] == 0.0
+
+
+def test_settings_of_later_versions_are_stored_and_hashed_only_while_they_are_on():
+    off = Training(pretrained="", freeze="none", attention_learning_rate=1)
+    later = {"pretrained", "freeze", "attention_learning_rate"}
+    assert not later & (off.to_json().keys() | off.identity().keys())
+    assert replace(CANDIDATE, training=off).digest == "c1-15bac1624bdb7bd607fc215278316ae5"
+    on = Training(pretrained="timm:a1_in1k", freeze="backbone", attention_learning_rate=10)
+    assert later < on.to_json().keys()
+    assert later < on.identity().keys()
+    assert Training.from_json(on.to_json()) == on
+    assert Training.from_json(off.to_json()) == off
+
+
+def test_a_rate_of_attention_has_no_say_where_there_is_none():
+    fast = Training(attention_learning_rate=10, freeze="backbone")
+    assert fast.of(SE) == fast
+    assert fast.of(replace(SE, placements=())) == Training(freeze="backbone")
 
 
 def test_a_number_has_one_digest_however_it_is_written():

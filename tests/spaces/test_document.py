@@ -6,6 +6,7 @@ import pytest
 from blocks import backbone, registry
 from blocks.errors import SpaceError
 from blocks.site import PLACEMENTS
+from spaces.candidate import FREEZES
 from spaces.document import (
     COSTS,
     SAMPLERS,
@@ -15,7 +16,7 @@ from spaces.document import (
     original_path,
     read_yaml,
 )
-from spaces.metrics import METRICS
+from spaces.metrics import OBJECTIVES
 from spaces.space import parse_space, shipped_spaces
 
 # Two lines that every space needs: what is added starts in line 3.
@@ -107,6 +108,34 @@ BAD = [
         SPACE + "objectives:\n  accuracy: max\n  flop: min",
         5,
         ["unknown objective 'flop'", "mean 'flops'?", "Allowed: accuracy, params, macs, flops"],
+    ),
+    (
+        "latency in milliseconds",
+        SPACE + "objectives:\n  accuracy: max\n  latency_ms: min",
+        5,
+        [
+            "latency_ms is recorded and no objective",
+            "different moments do not compare",
+            "Optimise latency_ratio",
+        ],
+    ),
+    (
+        "throughput",
+        SPACE + "objectives:\n  accuracy: max\n  throughput: max",
+        5,
+        ["throughput is recorded and no objective", "Optimise latency_ratio"],
+    ),
+    (
+        "direction of latency",
+        SPACE + "objectives:\n  accuracy: max\n  latency_ratio: max",
+        5,
+        ["objectives.latency_ratio is 'max'; lower is better, so write 'min'"],
+    ),
+    (
+        "cap on latency",
+        SPACE + "constraints:\n  latency_ratio: 1.1",
+        4,
+        ["unknown cost 'latency_ratio'", "Allowed: params, macs, flops"],
     ),
     (
         "misspelt accuracy",
@@ -360,6 +389,48 @@ BAD = [
     ),
     ("rate of 0", SPACE + "training: {learning_rate: {low: 0, high: 1}}", 3, ["low is 0; it must"]),
     ("momentum of 1", SPACE + "training: {momentum: {low: 0.5, high: 1}}", 3, ["0 to below 1"]),
+    (
+        "rate of attention",
+        SPACE + "training:\n  attention_learning_rate: 0",
+        4,
+        ["attention_learning_rate is the number 0; a number above 0"],
+    ),
+    (
+        "range of rates of attention",
+        SPACE + "training: {attention_learning_rate: {low: 0, high: 1}}",
+        3,
+        ["attention_learning_rate: low is 0; it must be above 0"],
+    ),
+    (
+        "freeze",
+        SPACE + "training:\n  pretrained: true\n  freeze: backbones",
+        5,
+        ["unknown freeze 'backbones'. Did you mean 'backbone'? Allowed: none, norms, backbone"],
+    ),
+    (
+        "freeze of drawn weights",
+        SPACE + "training:\n  freeze: [none, backbone]\n  epochs: 3",
+        4,
+        ["training.freeze: 'backbone' would keep drawn weights", "training.pretrained: true"],
+    ),
+    (
+        "freeze of weights that may be drawn",
+        SPACE + "training: {pretrained: [true, false], freeze: norms}",
+        3,
+        ["training.freeze: 'norms' would keep drawn weights", "without false"],
+    ),
+    (
+        "pretrained",
+        SPACE + "training:\n  pretrained: 3",
+        4,
+        ["pretrained is the number 3; true, false, a tag of timm's or the path of a checkpoint"],
+    ),
+    (
+        "pretrained is no tag",
+        SPACE + "training:\n  pretrained:\n  - true\n  - a1-in1k",
+        6,
+        ["'a1-in1k' is neither a tag of timm's, such as a1_in1k, nor a file"],
+    ),
     ("negative decay", SPACE + "training: {weight_decay: {low: -1, high: 1}}", 3, ["0 or above"]),
     ("half batches", SPACE + "training: {batch_size: {low: 1.5, high: 8}}", 3, ["whole numbers"]),
     (
@@ -592,6 +663,8 @@ GOOD = [
     HEAD + "attention: {type: simam, energy_lambda: [1e-4, 0.1]}",
     SPACE + "training: {learning_rate: {low: 0.01, high: 1, log: true, default: 0.1}}",
     SPACE + "training: {batch_size: [32, 64], momentum: 0, weight_decay: {low: 0, high: 0.1}}",
+    SPACE + "training: {pretrained: [true, a1_in1k, ./w.pth], freeze: [none, backbone]}",
+    SPACE + "training: {pretrained: false, attention_learning_rate: {low: 1, high: 10, log: true}}",
     SPACE + "constraints: {params: 1.05x baseline, macs: 1.2M, flops: 5e5}",
     SPACE + "constraints: {params: 300k, macs: 300000, flops: 2 x baseline}",
     "name: mine\nquestion: Which?\n" + SPACE + "study: {trials: 3, sampler: grid, seeds: 2}",
@@ -617,6 +690,8 @@ def test_the_schema_accepts_what_the_reader_accepts(validator, text):
         (SPACE + "training: {learning_rate: 0}", "$.training.learning_rate"),
         (SPACE + "training: {learning_rate: {low: 1}}", "$.training.learning_rate"),
         (SPACE + "training: {momentum: []}", "$.training.momentum"),
+        (SPACE + "training: {pretrained: 3}", "$.training.pretrained"),
+        (SPACE + "training: {pretrained: true, freeze: all}", "$.training.freeze"),
         (SPACE + "objectives: {speed: max}", "$.objectives"),
         (SPACE + "objectives: {flops: least}", "$.objectives.flops"),
         (SPACE + "constraints: {params: lots}", "$.constraints.params"),
@@ -652,9 +727,10 @@ def test_enumerations_are_the_tables_names():
     assert enumerations(attention["type"]) == {(*registry.names(), *registry.adapted_names())}
     assert enumerations(attention["placement"]) == {PLACEMENTS}
     assert enumerations(schema["properties"]["backbone"]) == {backbone.names()}
-    assert enumerations(schema["properties"]["objectives"]) == {tuple(METRICS), ("max", "min")}
+    assert enumerations(schema["properties"]["objectives"]) == {OBJECTIVES, ("max", "min")}
     assert enumerations(schema["properties"]["constraints"]) == {COSTS}
     assert enumerations(sections["StudySection"]) == {SAMPLERS}
+    assert enumerations(sections["TrainingSection"]) == {FREEZES}
 
 
 def test_a_block_that_joins_later_is_in_the_schema(monkeypatch):

@@ -1,5 +1,6 @@
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -98,6 +99,49 @@ def test_training_settings_are_asked_and_used():
     }
     assert proposal.values == answers
     assert proposal.training == Training(12, 17, 0.02, 0.9)
+
+
+def test_a_rate_of_attention_is_asked_where_there_is_attention():
+    space = space_of(
+        "{type: [none, se], placement: stage, reduction: 4}",
+        "training: {attention_learning_rate: [10, 1], freeze: none}",
+    )
+    asked = {}
+    proposal = propose(space, chooser(asked, type="none"), AT_14)
+    assert list(asked) == ["type"]
+    assert proposal.training == Training()
+    proposal = propose(space, chooser(asked, type="se"), AT_14)
+    assert list(asked) == ["type", "attention_learning_rate"]
+    assert proposal.training == Training(attention_learning_rate=10)
+    assert len(distinct_candidates(space, AT_14)) == 3
+    ((baseline, values),) = baseline_candidates(space, AT_14)
+    assert baseline.training == Training()
+    assert values == {"type": "none"}
+
+
+def test_trained_weights_have_an_identity_once_they_are_read():
+    space = space_of(
+        "{type: [none, se], placement: stage, reduction: 4}",
+        "training: {pretrained: [w.pth, a1_in1k, false]}",
+        backbone="[resnet20, resnet20-b]",
+    )
+    with pytest.raises(SpaceError, match=r"'w.pth' for resnet20 have not been read.*make a plan"):
+        propose(space, chooser({}, type="none"), AT_14)
+    identities = {
+        (name, given): f"{name} {given}"
+        for name in ("resnet20", "resnet20-b")
+        for given in ("w.pth", "a1_in1k")
+    }
+    ready = replace(space, weights=identities)
+    asked = {}
+    proposal = propose(ready, chooser(asked, type="none", backbone="resnet20-b"), AT_14)
+    assert proposal.training.pretrained == "resnet20-b w.pth"
+    assert asked["pretrained"] == Choice(("w.pth", "a1_in1k", False))
+    assert propose(ready, chooser({}, pretrained=False), AT_14).training == Training()
+    assert len(distinct_candidates(ready, AT_14)) == 2 * 2 * 3
+    same = replace(space, weights=dict.fromkeys(identities, "sha256:00"))
+    assert len(distinct_candidates(same, AT_14)) == 2 * 2 * 2
+    check_possible(space, AT_14)  # asks about networks alone
 
 
 def test_a_backbone_is_asked_first():

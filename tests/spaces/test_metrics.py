@@ -1,5 +1,5 @@
 from blocks.formulas import Cost
-from spaces.metrics import COSTS, METRICS
+from spaces.metrics import COSTS, METRICS, OBJECTIVES
 
 
 def test_which_metrics_there_are_and_which_way_is_better():
@@ -8,12 +8,21 @@ def test_which_metrics_there_are_and_which_way_is_better():
         "params": "min",
         "macs": "min",
         "flops": "min",
+        "latency_ratio": "min",
+        "latency_ms": "min",
+        "throughput": "max",
     }
 
 
 def test_costs_are_known_before_training():
     assert COSTS == ("params", "macs", "flops")
     assert not METRICS["accuracy"].is_cost
+
+
+def test_times_of_different_moments_are_no_objectives():
+    assert OBJECTIVES == ("accuracy", "params", "macs", "flops", "latency_ratio")
+    for name in ("latency_ms", "throughput"):
+        assert METRICS[name].instead in OBJECTIVES
 
 
 def test_a_metric_goes_by_its_name_and_says_what_it_means():

@@ -64,6 +64,9 @@ def test_what_a_space_holds():
         "momentum": fixed(0.9),
         "weight_decay": fixed(5e-4),
         "label_smoothing": fixed(0.0),
+        "pretrained": fixed(False),
+        "freeze": fixed("none"),
+        "attention_learning_rate": fixed(1.0),
     }
     assert space.objectives == {"accuracy": "max", "flops": "min", "params": "min"}
     assert space.constraints == (Constraint("params", "1.05x baseline"),)

@@ -1,0 +1,119 @@
+"""What of a backbone must be measured with torch, kept in the user's cache folder.
+
+The parts of a backbone and what each architecture keeps for training, ``blocks.memory``. They hold
+for the versions of torch and timm and for the code of ``blocks`` that measured them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import blocks
+from blocks.architecture import Architecture
+from blocks.errors import BlockError
+from blocks.parts import ends_of
+from blocks.site import SiteTable
+
+
+def backbone_parts(table: SiteTable) -> list[dict[str, Any]]:
+    """What each part of a backbone costs and keeps, from the stem to the head."""
+    kept = _read(table)
+    if "parts" not in kept:
+        kept = _write(table, {**kept, "parts": _measured_parts(table)})
+    parts: list[dict[str, Any]] = kept["parts"]
+    return parts
+
+
+def kept_for_training(
+    table: SiteTable, architectures: Iterable[Architecture]
+) -> dict[str, int | None]:
+    """Bytes that a training of each resolved architecture keeps for an image, by its digest.
+
+    None where a block of it cannot be measured without numbers.
+    """
+    wanted = {architecture.digest: architecture for architecture in architectures}
+    kept = _read(table)
+    known: dict[str, int | None] = kept.get("kept", {})
+    if not wanted.keys() <= known.keys():
+        known = {**known, **{d: _measured(a, table) for d, a in wanted.items() if d not in known}}
+        _write(table, {**kept, "kept": known})
+    return {digest: known[digest] for digest in wanted}
+
+
+def _measured(architecture: Architecture, table: SiteTable) -> int | None:
+    from blocks.memory import kept_bytes
+
+    try:
+        return kept_bytes(architecture, table)
+    except BlockError:
+        return None
+
+
+def _measured_parts(table: SiteTable) -> list[dict[str, Any]]:
+    import torch
+
+    from blocks.build import build_network
+    from blocks.cost import cost_by_part
+    from blocks.memory import memory_by_part
+
+    channels, *size = table.input_shape
+    with torch.device("meta"):
+        network = build_network(
+            Architecture(table.backbone),
+            num_classes=table.classes,
+            in_channels=channels,
+            input_size=(size[0], size[1]),
+        )
+    ends = ends_of(table)
+    costs = cost_by_part(network, table.input_shape, ends)
+    memory = memory_by_part(network, table.input_shape, ends)
+    return [
+        {
+            "part": part,
+            **cost.to_json(),
+            "kept_bytes": memory[part].kept,
+            "inference_peak_bytes": memory[part].inference_peak,
+        }
+        for part, cost in costs.items()
+    ]
+
+
+def _path(table: SiteTable) -> Path:
+    from platformdirs import user_cache_path
+
+    content = hashlib.sha256()
+    shown = (table.backbone, table.input_shape, table.classes, version("torch"), version("timm"))
+    content.update(repr(shown).encode())
+    for source in sorted(Path(str(blocks.__file__)).parent.rglob("*.py")):
+        content.update(source.read_bytes())
+    folder = user_cache_path("attention-search") / "measured"
+    return folder / f"{table.backbone}-{content.hexdigest()[:24]}.json"
+
+
+def _read(table: SiteTable) -> dict[str, Any]:
+    try:
+        kept: dict[str, Any] = json.loads(_path(table).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _write(table: SiteTable, kept: dict[str, Any]) -> dict[str, Any]:
+    """Write beside its place and move there; a read-only cache is no error."""
+    path = _path(table)
+    beside = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(kept), encoding="utf-8")
+        beside.replace(path)
+    except OSError:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+    return kept
