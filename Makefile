@@ -11,7 +11,7 @@ run: $(READY)  ## search the shipped space on the embedded data; ends with the r
 	$(BIN)/search run --space attention.yaml
 
 test: $(READY)  ## the default test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 slow: $(READY)  ## the slower checks
 	$(BIN)/python -m pytest -m slow

@@ -1,4 +1,10 @@
+import os
+
 import pytest
+import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side have one thread each
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

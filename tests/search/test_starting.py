@@ -146,7 +146,7 @@ def test_a_trial_refuses_a_file_that_has_changed(tmp_path):
     training = Training(1, pretrained=file_identity(path), freeze="backbone").to_json()
     architecture = Architecture("resnet20", (), (14, 14)).to_json()
     weights(path, seed=2)
-    task = Assignment(0, 1, "none", architecture, training, "digits", 0, str(path))
+    task = Assignment(0, 1, "none", architecture, training, "digits", 0, weights=str(path))
     _start.cache_clear()
     outcome = evaluate_candidate(task, device=torch.device("cpu"), goes_on=lambda result: True)
     assert outcome.state == "failed"
