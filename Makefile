@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test slow lint types bench check clean
+.PHONY: run test slow exhaustive lint types bench check clean
 
 run: $(READY)  ## search the shipped space on the embedded data; ends with the report's path
 	$(BIN)/search run --space attention.yaml
@@ -22,6 +22,9 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+exhaustive: $(READY)  ## every backbone with every block at every placement
+	$(BIN)/python -m pytest -m exhaustive -n auto --maxprocesses 4
 
 bench: $(READY)  ## speed and memory, as ratios
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks

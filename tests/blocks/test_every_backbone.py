@@ -121,7 +121,7 @@ def names_at(sites, where):
     return {site.name for site in sites.expand(where)}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_pair_of_placement_and_block_learns(name):
@@ -135,7 +135,7 @@ def test_every_pair_of_placement_and_block_learns(name):
             missing -= held
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", [name for name in NAMES if not backbone.backbone(name).small])
 def test_blocks_that_need_larger_maps_are_built_for_them(name):
     """Grid pooling needs maps of 7 x 2^j pixels, which images of 64 do not give."""

@@ -246,7 +246,8 @@ def test_catalogues_as_json(tmp_path):
     assert "timm:" not in own
     assert "use_attn = true, combine = scale" in of_timm
     sites = search("blocks", "--sites", "resnet20", "--format", "json", cwd=tmp_path, check=0)
-    assert len(json.loads(sites.stdout)) == 1 + 9 + 3
+    # The stem; three units of five positions in three stages, the last unit's post is the stage.
+    assert len(json.loads(sites.stdout)) == 1 + 3 * 3 * 5
     costs = search("blocks", "--backbone", "resnet20", "--format", "json", cwd=tmp_path, check=0)
     by_name = {row["name"]: row for row in json.loads(costs.stdout)}
     assert by_name["none"]["params"] == 269722
