@@ -9,8 +9,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
-import json
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blocks.cached import read_cached, write_cached
 from blocks.errors import BackboneError, listing, suggestion
 from blocks.families.classes import family_of
 from blocks.options import MapShape
@@ -261,20 +260,12 @@ def site_table(name: str, input_shape: tuple[int, int, int], classes: int) -> Si
         BackboneError: The backbone is unknown or cannot take images of this size.
     """
     backbone(name)
-    kept = _cache_folder() / f"{_trace_key(name, input_shape, classes)}.json"
-    try:
-        return SiteTable.from_json(json.loads(kept.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    file = f"sites/{_trace_key(name, input_shape, classes)}.json"
+    with suppress(ValueError, KeyError, TypeError):
+        return SiteTable.from_json(read_cached(file))
     table = trace_sites(name, input_shape, classes)
-    _keep(kept, table)
+    write_cached(file, table.to_json())
     return table
-
-
-def _cache_folder() -> Path:
-    from platformdirs import user_cache_path
-
-    return user_cache_path("attention-search") / "sites"
 
 
 def _trace_key(name: str, input_shape: tuple[int, int, int], classes: int) -> str:
@@ -295,15 +286,3 @@ def _trace_key(name: str, input_shape: tuple[int, int, int], classes: int) -> st
     for source in [*(here / source for source in sources), *sorted(here.glob("families/*.py"))]:
         content.update(source.read_bytes())
     return f"{name}-{content.hexdigest()[:24]}"
-
-
-def _keep(path: Path, table: SiteTable) -> None:
-    """Write a table beside its place and move it there; a read-only cache is no error."""
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(table.to_json()), encoding="utf-8")
-        beside.replace(path)
-    except OSError:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)

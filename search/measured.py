@@ -7,16 +7,14 @@ for the versions of torch and timm and for the code of ``blocks`` that measured 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Iterable
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import blocks
 from blocks.architecture import Architecture
+from blocks.cached import read_cached, write_cached
 from blocks.errors import BlockError
 from blocks.parts import ends_of
 from blocks.site import SiteTable
@@ -26,7 +24,8 @@ def backbone_parts(table: SiteTable) -> list[dict[str, Any]]:
     """What each part of a backbone costs and keeps, from the stem to the head."""
     kept = _read(table)
     if "parts" not in kept:
-        kept = _write(table, {**kept, "parts": _measured_parts(table)})
+        kept["parts"] = _measured_parts(table)
+        write_cached(_file(table), kept)
     parts: list[dict[str, Any]] = kept["parts"]
     return parts
 
@@ -43,7 +42,7 @@ def kept_for_training(
     known: dict[str, int | None] = kept.get("kept", {})
     if not wanted.keys() <= known.keys():
         known = {**known, **{d: _measured(a, table) for d, a in wanted.items() if d not in known}}
-        _write(table, {**kept, "kept": known})
+        write_cached(_file(table), {**kept, "kept": known})
     return {digest: known[digest] for digest in wanted}
 
 
@@ -85,35 +84,15 @@ def _measured_parts(table: SiteTable) -> list[dict[str, Any]]:
     ]
 
 
-def _path(table: SiteTable) -> Path:
-    from platformdirs import user_cache_path
-
+def _file(table: SiteTable) -> str:
     content = hashlib.sha256()
     shown = (table.backbone, table.input_shape, table.classes, version("torch"), version("timm"))
     content.update(repr(shown).encode())
     for source in sorted(Path(str(blocks.__file__)).parent.rglob("*.py")):
         content.update(source.read_bytes())
-    folder = user_cache_path("attention-search") / "measured"
-    return folder / f"{table.backbone}-{content.hexdigest()[:24]}.json"
+    return f"measured/{table.backbone}-{content.hexdigest()[:24]}.json"
 
 
 def _read(table: SiteTable) -> dict[str, Any]:
-    try:
-        kept: dict[str, Any] = json.loads(_path(table).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    kept = read_cached(_file(table))
     return kept if isinstance(kept, dict) else {}
-
-
-def _write(table: SiteTable, kept: dict[str, Any]) -> dict[str, Any]:
-    """Write beside its place and move there; a read-only cache is no error."""
-    path = _path(table)
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(kept), encoding="utf-8")
-        beside.replace(path)
-    except OSError:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-    return kept
