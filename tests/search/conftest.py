@@ -1,6 +1,7 @@
 import pytest
 
 from search.database import open_for_writing, storage_url
+from search.mirror import Mirror
 from search.plan import make_plan
 from search.store import Store
 from search.study import open_study
@@ -25,3 +26,25 @@ def opened(storage):
     yield open_
     for engine in engines:
         engine.dispose()
+
+
+@pytest.fixture
+def mirrored():
+    """Mirror a study into Optuna's tables, whole."""
+
+    def mirror_(study, *, rebuild=False):
+        mirror = Mirror(
+            study.plan.storage,
+            study.plan.study,
+            study.objectives,
+            caps=study.above_caps,
+            distributions=study.mirrored_distributions(),
+            lock=study.store.lock,
+            trials=lambda: list(study.trials.values()),
+        )
+        mirror.start(rebuild=rebuild)
+        mirror.changed()
+        mirror.close()
+        assert mirror.problem == ""
+
+    return mirror_

@@ -13,7 +13,6 @@ from blocks.errors import StudyError
 from search import trial as trials
 from search.front import front_numbers
 from search.measure import Latency, Quartiles
-from search.mirror import Mirror
 from search.outcome import Assignment, Outcome
 from search.provenance import cpu_name
 from search.show import one_trial_data, study_data, trials_table
@@ -79,23 +78,6 @@ def stored(study):
     return read_trials(study.store.engine, study.id)
 
 
-def mirrored(study, storage):
-    mirror = Mirror(
-        study.plan.storage,
-        study.plan.study,
-        study.objectives,
-        caps=study.above_caps,
-        distributions=study.mirrored_distributions(),
-        lock=study.store.lock,
-        trials=lambda: list(study.trials.values()),
-    )
-    mirror.start(rebuild=True)
-    mirror.changed()
-    mirror.close()
-    assert mirror.problem == ""
-    return optuna.load_study(study_name=study.plan.study, storage=storage)
-
-
 def test_latency_is_timed_where_it_is_an_objective_or_asked_for(opened, space):
     assert drive(opened(space(TIMED), trials=2, study="objective")) == [
         (0, True, False),
@@ -108,7 +90,7 @@ def test_latency_is_timed_where_it_is_an_objective_or_asked_for(opened, space):
     assert opened(space(third), study="flag").plan.latency, "a stored setting is kept"
 
 
-def test_front_sampler_and_mirror_go_by_the_ratio(opened, space, storage):
+def test_front_sampler_and_mirror_go_by_the_ratio(opened, space, mirrored, storage):
     study = opened(space(TIMED), trials=5)
     drive(study)
     expected = [[t.accuracy, ratio_of(t)] for t in stored(study)]
@@ -118,12 +100,13 @@ def test_front_sampler_and_mirror_go_by_the_ratio(opened, space, storage):
     front = front_numbers(stored(study), study.objectives)
     best = max(stored(study), key=lambda t: t.accuracy)
     assert {0, best.number} <= set(front)
-    seen = mirrored(study, storage)
+    mirrored(study)
+    seen = optuna.load_study(study_name=study.plan.study, storage=storage)
     assert [t.values for t in seen.trials] == expected
     assert sorted(t.number for t in seen.best_trials) == front
 
 
-def test_a_trial_without_a_latency_is_complete_and_on_no_front(opened, space, storage):
+def test_a_trial_without_a_latency_is_complete_and_on_no_front(opened, space, mirrored, storage):
     study = opened(space(TIMED), trials=5)
     drive(study, fail={2})
     broken = stored(study)[2]
@@ -134,7 +117,9 @@ def test_a_trial_without_a_latency_is_complete_and_on_no_front(opened, space, st
     rows = read_proposals(study.store.engine, study.id)
     (row,) = [p for p in rows if p.digest == broken.digest and p.verdict == "accepted"]
     assert (row.state, row.values) == ("failed", None)
-    assert mirrored(study, storage).trials[2].state.name == "FAIL"
+    mirrored(study)
+    seen = optuna.load_study(study_name=study.plan.study, storage=storage)
+    assert seen.trials[2].state.name == "FAIL"
     again = opened(space(TIMED), trials=5)
     assert drive(again) == [(2, True, True)]
     assert stored(again)[2].latency_ratio == 1.2

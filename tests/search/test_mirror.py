@@ -1,30 +1,9 @@
 import optuna
-import pytest
 from instant import drive
 
 from search.front import front_numbers
 from search.mirror import Mirror
 from search.store import read_proposals
-
-
-@pytest.fixture
-def mirrored():
-    def mirror_(study, *, rebuild=False):
-        mirror = Mirror(
-            study.plan.storage,
-            study.plan.study,
-            study.objectives,
-            caps=study.above_caps,
-            distributions=study.mirrored_distributions(),
-            lock=study.store.lock,
-            trials=lambda: list(study.trials.values()),
-        )
-        mirror.start(rebuild=rebuild)
-        mirror.changed()
-        mirror.close()
-        assert mirror.problem == ""
-
-    return mirror_
 
 
 def test_optuna_finds_our_trials_values_and_front(opened, mirrored, storage):
