@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from blocks.gates import GATES
-from blocks.passes import differentiates, rescale
+from blocks.passes import differentiates, is_transformed, rescale
 from blocks.squeeze_excite import SqueezeExcite
 
 
@@ -34,7 +34,7 @@ def larger(x: Tensor, one: Tensor, other: Tensor) -> Tensor:
     """
     if not differentiates(x):
         first = x * one
-        in_place = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        in_place = not (torch.is_grad_enabled() or is_transformed())
         return torch.maximum(first, x * other, out=first if in_place else None)
     joined: Tensor = _Larger.apply(x, one, other)
     return joined
@@ -43,15 +43,10 @@ def larger(x: Tensor, one: Tensor, other: Tensor) -> Tensor:
 class _Larger(torch.autograd.Function):
     """Equal products share the gradient, as in ``torch.maximum``."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, one: Tensor, other: Tensor) -> Tensor:
+        ctx.save_for_backward(x, one, other)
         return torch.maximum(x * one, x * other)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:

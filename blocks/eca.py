@@ -33,6 +33,6 @@ class EfficientChannelAttention(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gate the channels of a map (B, C, H, W)."""
-        mean_B1C = mean(x_BCHW, (2, 3)).unsqueeze(1)
+        mean_B1C = mean(x_BCHW, (2, 3), keepdim=True).squeeze(-1).mT
         gate_B1C = self.gate(self.conv(mean_B1C))
         return x_BCHW * gate_B1C.mT.unsqueeze(-1)

@@ -36,7 +36,10 @@ from blocks.frequency import (
 )
 from blocks.gates import GATES
 from blocks.options import bottleneck_width
-from blocks.passes import differentiates, rescale
+from blocks.passes import differentiates, is_transformed, pays, rescale
+
+LARGE_MAP = 2**25  # bytes, more than caches hold: then the product is made in pieces that they hold
+PIECE = 2**20
 
 
 def dct_basis(index: int, size: int) -> Tensor:
@@ -94,19 +97,19 @@ class FrequencyChannelAttention(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gate the channels of a map (B, C, H, W)."""
-        if self.alpha is None and self._sees(x_BCHW) and differentiates(x_BCHW):
+        if self.alpha is None and pays(x_BCHW, "coefficients") and self._sees(x_BCHW):
             x_BCHW, described_BC = _Described.apply(x_BCHW, self.bases(x_BCHW))
         else:
             described_BC = self.describe(x_BCHW)
         gate_BC: Tensor = self.gate(self.excite(self.squeeze(described_BC).relu()))
-        return rescale(x_BCHW, gate_BC.unsqueeze(-1).unsqueeze(-1))
+        return rescale(x_BCHW, gate_BC.view(*gate_BC.shape, 1, 1))
 
     def describe(self, x_BCHW: Tensor) -> Tensor:
         """One DCT coefficient per channel, shape (B, C)."""
         seen_BCHW = x_BCHW
         if not self._sees(x_BCHW):
             seen_BCHW = functional.adaptive_avg_pool2d(x_BCHW, int(self.dct_size))
-        return (seen_BCHW * self.bases(seen_BCHW)).sum(dim=(2, 3))
+        return _coefficients(seen_BCHW, self.bases(seen_BCHW))
 
     def _sees(self, x_BCHW: Tensor) -> bool:
         """Whether the DCT is of the map as it is."""
@@ -177,18 +180,27 @@ class FrequencyChannelAttention(nn.Module):
         return dct_basis(scaled_index(index, size, authors=self.authors), size)
 
 
+def _coefficients(x: Tensor, bases: Tensor) -> Tensor:
+    """The sum of every channel times its basis, (B, C)."""
+    if x.nbytes < LARGE_MAP or x.device.type != "cpu" or differentiates(x) or is_transformed():
+        return (x * bases).sum(dim=(2, 3))
+    images = max(1, PIECE // x[0].nbytes)
+    product = torch.empty_like(x[:images])
+    described = x.new_empty(x.shape[:2])
+    for first in range(0, len(x), images):
+        part = x[first : first + images]
+        torch.mul(part, bases, out=product[: len(part)])
+        torch.sum(product[: len(part)], dim=(2, 3), out=described[first : first + images])
+    return described
+
+
 class _Described(torch.autograd.Function):
     """The map with its coefficients (B, C), so that both gradients make one pass over the map."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x: Tensor, bases: Tensor) -> tuple[Tensor, Tensor]:
-        return x.view_as(x), (x * bases).sum(dim=(2, 3))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(inputs[1])
+    def forward(ctx: Any, x: Tensor, bases: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(bases)
+        return x.view_as(x), _coefficients(x, bases)
 
     @staticmethod
     def backward(ctx: Any, grad_x: Tensor, grad_described: Tensor) -> tuple[Tensor, None]:

@@ -18,18 +18,49 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
+# The least work, in numbers of the map (a convolution: times its kernel's), for which a gradient of
+# our own pays: below, calling Python in the backward pass costs more than the passes it saves.
+# Measured on one thread of a CPU.
+PAYS_FROM = {
+    "mean": 2**15,
+    "maximum": 2**14,
+    "rescale": 2**19,
+    "coefficients": 2**18,
+    "convolution": 2**16,
+}
+
 # In half precision the sum of a large map is beyond the largest number, its mean is not.
 _WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
 
 def differentiates(x: Tensor) -> bool:
-    """Whether gradients with respect to a tensor are recorded, and not by the compiler."""
-    return x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    """Whether gradients with respect to a tensor are recorded, by autograd alone.
+
+    Not by the compiler, and not under ``torch.func``, which differentiate torch's own operators:
+    a function with a gradient of its own that both could take costs 30 microseconds more a step.
+    """
+    return x.requires_grad and torch.is_grad_enabled() and not is_transformed()
+
+
+def pays(x: Tensor, operator: str, work: int = 1) -> bool:
+    """Whether an operator's gradient of our own is wanted and faster than torch's.
+
+    Args:
+        x: The map that it is applied to.
+        operator: A key of ``PAYS_FROM``.
+        work: Products that each number of the map takes part in.
+    """
+    return x.numel() * work >= PAYS_FROM[operator] and differentiates(x)
+
+
+def is_transformed() -> bool:
+    """Whether the compiler traces this, or a transform of ``torch.func`` runs it."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def by_definition(x: Tensor) -> bool:
-    """Whether the plain steps are wanted: by the compiler, which joins them, and to be counted."""
-    return torch.compiler.is_compiling() or x.is_meta
+    """Whether the plain steps are wanted: to be transformed, and to be counted."""
+    return is_transformed() or x.is_meta
 
 
 def mean(x: Tensor, dim: int | tuple[int, ...], *, keepdim: bool = False) -> Tensor:
@@ -40,7 +71,7 @@ def mean(x: Tensor, dim: int | tuple[int, ...], *, keepdim: bool = False) -> Ten
         dim: The dimensions that are pooled away.
         keepdim: Whether they stay, with one number each.
     """
-    if not differentiates(x):
+    if not pays(x, "mean"):
         return x.mean(dim, keepdim=keepdim)
     dims = (dim,) if isinstance(dim, int) else dim
     numbers = math.prod(x.shape[d] for d in dims)
@@ -57,23 +88,19 @@ def maximum(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
         x: The map.
         dim: The dimensions that are pooled away.
     """
-    if not differentiates(x):
+    if not pays(x, "maximum"):
         return x.amax(dim, keepdim=True)
     peak: Tensor = _Maximum.apply(x, dim)
     return peak
 
 
 class _Maximum(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-        return x.amax(dim, keepdim=True)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], output)
-        ctx.dim = inputs[1]
+    def forward(ctx: Any, x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+        peak = x.amax(dim, keepdim=True)
+        ctx.save_for_backward(x, peak)
+        ctx.dim = dim
+        return peak
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -93,22 +120,17 @@ def rescale(x: Tensor, gate: Tensor) -> Tensor:
         x: The map.
         gate: As many dimensions as the map, of its size or 1.
     """
-    if not differentiates(x):
+    if not pays(x, "rescale"):
         return x * gate
     scaled: Tensor = _Rescale.apply(x, gate)
     return scaled
 
 
 class _Rescale(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x: Tensor, gate: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, gate: Tensor) -> Tensor:
+        ctx.save_for_backward(x, gate)
         return x * gate
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,23 +155,19 @@ class PlaneConv2d(nn.Conv2d):
 
     def forward(self, planes_BPHW: Tensor) -> Tensor:
         """Map (B, planes, H, W) to (B, 1, H, W)."""
+        kernel = self.kernel_size[0] * self.kernel_size[1]
         on_cpu = planes_BPHW.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        if not (on_cpu and differentiates(planes_BPHW)):
+        if not (on_cpu and pays(planes_BPHW, "convolution", kernel)):
             return super().forward(planes_BPHW)
         plane: Tensor = _PlaneConvolution.apply(planes_BPHW, self.weight)
         return plane
 
 
 class _PlaneConvolution(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(planes: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, planes: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(planes, weight)
         return functional.conv2d(planes, weight, padding=weight.shape[-1] // 2)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,8 @@ One head takes softmax(Q^T K) as it is, as the authors do; ``scale=True`` divide
 Departs from the authors' multi-head code, where every pixel is indexed by its key and attends over
 queries: here it is the standard form, the same function with the names query and key exchanged.
 
-A matrix of H W x H W weights that is larger than the map is never stored where torch has a fused
-kernel (on the CPU always; on a GPU at widths of a head that its kernels take).
+A matrix of H W x H W weights that is much larger than the map is never stored where torch has a
+fused kernel (on the CPU always; on a GPU at widths of a head that its kernels take).
 """
 
 # Shape letters: B batch, C channels, D channels of a head, H height, N heads, T tokens (pixels),
@@ -24,9 +24,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from blocks.errors import SiteError
-from blocks.passes import differentiates
 
-FEW_PIXELS = 64
+
+def few_pixels(head_channels: int, device: torch.device) -> int:
+    """Up to how many pixels two plain products are faster than the fused kernel.
+
+    The fused kernel never stores the weights, and computes them a second time for the gradients.
+    On a CPU that pays from four times as many pixels as channels, and from 2,048 numbers a head
+    (tests/benchmarks; measured at widths of 8 to 256 on one thread). Elsewhere weights larger than
+    the map are not stored.
+
+    Args:
+        head_channels: Channels of a head.
+        device: Where the map is.
+    """
+    if device.type != "cpu":
+        return head_channels
+    return max(4 * head_channels, min(256, 2048 // head_channels))
 
 
 def tokens(x_BCHW: Tensor, heads: int) -> Tensor:
@@ -43,15 +57,9 @@ def tokens(x_BCHW: Tensor, heads: int) -> Tensor:
 def attend(
     query_BCHW: Tensor, key_BCHW: Tensor, value_BCHW: Tensor, heads: int, scale: float
 ) -> Tensor:
-    """softmax(scale Q^T K) of every pair of pixels, applied to V, in the map's shape.
-
-    Where a head has no more pixels than channels, all weights are no larger than the map, and two
-    plain products are faster than the fused kernel, which never stores them; in training also on
-    maps of few pixels, as the fused kernel computes the weights a second time for the gradients.
-    """
+    """softmax(scale Q^T K) of every pair of pixels, applied to V, in the map's shape."""
     batch, channels, height, width = value_BCHW.shape
-    few = FEW_PIXELS if differentiates(query_BCHW) else 0
-    if height * width > max(channels // heads, few):
+    if height * width > few_pixels(channels // heads, value_BCHW.device):
         fused_BNTD = functional.scaled_dot_product_attention(
             tokens(query_BCHW, heads),
             tokens(key_BCHW, heads),

@@ -38,7 +38,7 @@ class SimpleAttention(nn.Module):
             return gated_by_energy(x_BCHW, self.energy_lambda)
         if differentiates(x_BCHW):
             gated_BCHW: Tensor
-            gated_BCHW, *_ = _EnergyGate.apply(x_BCHW, self.energy_lambda)
+            gated_BCHW = _EnergyGate.apply(x_BCHW, self.energy_lambda)
             return gated_BCHW
         return _energy_gate(x_BCHW, self.energy_lambda)[0].mul_(x_BCHW)
 
@@ -58,8 +58,8 @@ def _energy_gate(x_BCHW: Tensor, energy_lambda: float) -> tuple[Tensor, Tensor, 
     mean_BC11 = x_BCHW.mean(dim=(2, 3), keepdim=True)
     gate_BCHW = x_BCHW - mean_BC11
     gate_BCHW.mul_(gate_BCHW)
-    variance_BC11 = gate_BCHW.sum(dim=(2, 3), keepdim=True) / (pixels - 1)
-    factor_BC11 = 1 / (4 * (variance_BC11 + energy_lambda))
+    variance4_BC11 = gate_BCHW.sum(dim=(2, 3), keepdim=True).mul_(4 / (pixels - 1))
+    factor_BC11 = variance4_BC11.add_(4 * energy_lambda).reciprocal_()
     return gate_BCHW.mul_(factor_BC11).add_(0.5).sigmoid_(), mean_BC11, factor_BC11
 
 
@@ -70,21 +70,15 @@ class _EnergyGate(torch.autograd.Function):
     gradient of x s is g s + e - mean(e), where e = 2 k d (r - 4 k sum(r d^2) / (n - 1)).
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x: Tensor, energy_lambda: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, energy_lambda: float) -> Tensor:
         gate, mean, factor = _energy_gate(x, energy_lambda)
-        return x * gate, gate, mean, factor
+        ctx.energy_lambda = energy_lambda
+        ctx.save_for_backward(x, gate, mean, factor)
+        return x * gate
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.energy_lambda = inputs[1]
-        ctx.save_for_backward(inputs[0], *output[1:])
-        ctx.mark_non_differentiable(*output[1:])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         x, gate, mean, factor = ctx.saved_tensors
         if torch.is_grad_enabled():
             plain = gated_by_energy(x, ctx.energy_lambda)

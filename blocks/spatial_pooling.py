@@ -159,15 +159,18 @@ class GridSqueezeExcite(nn.Module):
                 f"rgse: a block with grid {self.grid} takes maps of {side} x {side}, not of"
                 f" {height} x {width}"
             )
-        described_BC = self.norm(self.describe(x_BCHW)).relu().flatten(1)
+        described_BC = self.describe(x_BCHW).relu()
         gate_BC: Tensor = self.gate(self.excite(self.squeeze(described_BC).relu()))
         return x_BCHW * gate_BC.unsqueeze(-1).unsqueeze(-1)
 
     def describe(self, x_BCHW: Tensor) -> Tensor:
-        """One number per channel before the norm, shape (B, C, 1, 1)."""
+        """One number per channel, shape (B, C)."""
         if self.grid == 1:
-            return mean(x_BCHW, (2, 3), keepdim=True)
+            return mean(x_BCHW, (2, 3))
         if by_definition(x_BCHW):
-            described_BC11: Tensor = self.fuse(functional.avg_pool2d(x_BCHW, GRID_WINDOW))
-            return described_BC11
-        return weighted_parts(x_BCHW, [self.fuse.get_parameter("weight")])[:, :, None, None]
+            described_BC11 = self.fuse(functional.avg_pool2d(x_BCHW, GRID_WINDOW))
+        else:
+            described_BC = weighted_parts(x_BCHW, [self.fuse.get_parameter("weight")])
+            described_BC11 = described_BC[:, :, None, None]
+        normed_BC: Tensor = self.norm(described_BC11).flatten(1)
+        return normed_BC

@@ -23,7 +23,7 @@ from blocks.options import MapShape, coordinate_width
 
 README = Path(__file__).parents[2] / "blocks" / "README.md"
 MARKS = ("<!-- speed: start -->\n", "<!-- speed: end -->\n")
-SHAPES = [(8, 64, 32, 32), (8, 256, 14, 14), (128, 64, 8, 8)]
+SHAPES = [(8, 64, 32, 32), (8, 256, 14, 14), (128, 64, 8, 8), (2, 64, 7, 7)]
 COMPILED_SHAPE = SHAPES[0]
 MODES = ("forward", "training")
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -5,9 +5,10 @@ import torch
 from literal import TRANSCRIBED, assert_equal_to_the_letter, drawn, transcribed
 from torch.utils.checkpoint import checkpoint
 
-from blocks import registry
+from blocks import fca, passes, registry
 from blocks.options import MapShape
 from blocks.passes import PlaneConv2d, maximum, mean, rescale
+from blocks.self_attention import few_pixels
 
 CHANNELS = 16
 NAMES = [spec.name for spec in registry.specs() if not spec.code]
@@ -21,6 +22,12 @@ OTHERS = [
     ("scse", {"combine": "mul"}),
     ("cbam", {"norm": False, "kernel_size": 3}),
 ]
+
+
+@pytest.fixture(autouse=True)
+def gradients_of_our_own(monkeypatch):
+    """On the small maps of these tests too, where torch's are as fast and the default."""
+    monkeypatch.setattr(passes, "PAYS_FROM", dict.fromkeys(passes.PAYS_FROM, 0))
 
 
 def pair(name, size, channels=CHANNELS, **given):
@@ -134,6 +141,46 @@ def test_gradients_per_image_by_function_transforms(name):
     given = x.clone().requires_grad_()
     block(given).square().sum().backward()
     torch.testing.assert_close(each, given.grad)
+
+
+@EVERY_BLOCK
+def test_runs_in_a_function_transform_without_gradients(name):
+    block, _ = pair(name, (7, 7))
+    block, x = block.eval(), maps((7, 7))
+    with torch.no_grad():
+        each = torch.func.vmap(lambda image: block(image[None])[0])(x)
+        torch.testing.assert_close(each, block(x))
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_coefficients_of_a_map_beyond_the_caches_are_the_same(monkeypatch, images):
+    block, x = registry.create("fca", CHANNELS).double(), maps((9, 7))
+    expected = block(x)
+    monkeypatch.setattr(fca, "LARGE_MAP", 0)
+    monkeypatch.setattr(fca, "PIECE", images * x[0].nbytes)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), expected)
+    given, copied = (x.clone().requires_grad_() for _ in range(2))
+    block(given).square().sum().backward()
+    monkeypatch.undo()
+    block(copied).square().sum().backward()
+    torch.testing.assert_close(given.grad, copied.grad)
+
+
+def test_few_pixels_take_plain_products_and_many_the_fused_kernel():
+    cpu, other = torch.device("cpu"), torch.device("meta")
+    assert [few_pixels(width, cpu) for width in (8, 16, 64, 256)] == [256, 128, 256, 1024]
+    assert few_pixels(64, other) == 64
+
+
+@pytest.mark.parametrize("name", ["selfatt", "mha"])
+def test_plain_products_equal_the_fused_kernel(name, monkeypatch):
+    block = drawn(registry.create(name, CHANNELS)).double()
+    outputs = []
+    for few in (0, 10**6):
+        monkeypatch.setattr("blocks.self_attention.few_pixels", lambda *_, few=few: few)
+        outputs.append(block(maps((5, 9))))
+    torch.testing.assert_close(*outputs)
 
 
 def test_a_mean_of_many_large_halves_is_finite():
