@@ -1,10 +1,10 @@
 """Trained weights of a backbone: of timm, by tag, or of a checkpoint file.
 
-Names are the backbone's own and loading is strict. Two things alone may differ from the file: the
-classifier, which is left out where it has another size, and the channels of the images, to which
-the first convolution is adapted by timm's rule (one channel: the sum over the file's; more: the
-file's again and again, scaled by their number over the new one). Everything else is kept bit for
-bit.
+Names are the backbone's own and loading is strict. Three things alone may differ from the file: the
+classifier, which is left out where it has another size; the attention that was taken out of a
+"-plain" backbone; and the channels of the images, to which the first convolution is adapted by
+timm's rule (one channel: the sum over the file's; more: the file's again and again, scaled by their
+number over the new one). Everything else is kept bit for bit.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from blocks.backbone import backbone
 from blocks.build import MadeFor
 from blocks.checkpoint import BATCH_COUNTER, check_names
 from blocks.errors import CheckpointError, listing, suggestion
+from blocks.own_attention import Removed
 from blocks.weight_file import read_state
 from blocks.weight_source import FILE, TIMM, file_identity, is_file
 
@@ -38,12 +39,14 @@ class Fitted:
         left_out: Those of a classifier of another size, with their shapes.
         adapted: Those that were made for other channels of the images, with their shapes.
         counters: Norms' counters of batches that there were not, at 0.
+        taken_out: The tensors of attention that the backbone has without "-plain".
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     left_out: dict[str, tuple[int, ...]] = field(default_factory=dict)
     adapted: dict[str, tuple[int, ...]] = field(default_factory=dict)
     counters: int = 0
+    taken_out: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -55,6 +58,10 @@ class Fitted:
             notes.append(f"adapted to the images' channels: {_shown(self.adapted)}")
         if self.counters:
             notes.append(f"{self.counters} counters of batches, which the file does not have: 0")
+        if self.taken_out:
+            notes.append(
+                f"left out: the attention that was taken out, {len(self.taken_out)} tensors"
+            )
         return tuple(notes)
 
 
@@ -225,6 +232,9 @@ def fit(network: nn.Module, state: State, made_for: MadeFor) -> Fitted:
     Raises:
         CheckpointError: A tensor is missing, left over or of another shape.
     """
+    removed = tuple(f"{path}." for path, m in network.named_modules() if isinstance(m, Removed))
+    taken_out = tuple(name for name in state if name.startswith(removed))
+    state = {name: tensor for name, tensor in state.items() if name not in taken_out}
     wanted = network.state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
     fitted = Fitted(dict(state))
@@ -244,7 +254,7 @@ def fit(network: nn.Module, state: State, made_for: MadeFor) -> Fitted:
     check_names(shapes, fitted.tensors, {})
     for name, tensor in fitted.tensors.items():
         _check_kept(name, tensor, wanted[name].dtype)
-    return Fitted(fitted.tensors, fitted.left_out, fitted.adapted, len(counters))
+    return Fitted(fitted.tensors, fitted.left_out, fitted.adapted, len(counters), taken_out)
 
 
 def _adapted(name: str, weight: Tensor, shape: tuple[int, ...], channels: int) -> Tensor:

@@ -357,13 +357,24 @@ def _refuse_own_attention(space: Space, data: DataFacts) -> None:
     found = {str(name): sites_of(str(name), data).own_attention for name in space.backbones.values}
     lines = [
         f"{space.source}:{line}: {name} has attention of its own ({modules} modules), so that it is"
-        f" no baseline without attention; write {name}{PLAIN}, which is {name} without, and"
-        " 'position: own' to put blocks where its own stood"
+        f" no baseline without attention; {_without_own(name, data)}"
         for name, modules in found.items()
         if modules
     ]
     if lines:
         raise SpaceError("\n".join(lines))
+
+
+def _without_own(name: str, data: DataFacts) -> str:
+    """What to write instead of a backbone that has attention of its own."""
+    try:
+        sites_of(name + PLAIN, data)
+    except BackboneError as error:
+        return str(error)
+    return (
+        f"write {name}{PLAIN}, which is {name} without, and 'position: own' to put blocks where its"
+        " own stood"
+    )
 
 
 def _line(space: Space, parameter: str) -> int:

@@ -133,6 +133,21 @@ def test_what_is_left_out_or_adapted_is_said():
     assert whole.notes == ()
 
 
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "ghostnet_050"])
+def test_a_plain_backbone_takes_the_weights_of_the_whole_one(name):
+    state = trained(name).state_dict()
+    plain = backbone(f"{name}-plain").build(10, 3, SIZE)
+    fitted = load_backbone(plain, state, MadeFor(f"{name}-plain", 10, (3, *SIZE)))
+    kept = plain.state_dict()
+    assert all(torch.equal(kept[key], state[key]) for key in kept)
+    assert {*kept, *fitted.taken_out} == set(state)
+    assert fitted.notes == (
+        f"left out: the attention that was taken out, {len(fitted.taken_out)} tensors",
+    )
+    with pytest.raises(CheckpointError, match="blocks"):
+        fit(backbone(name).build(10, 3, SIZE), kept, MadeFor(name, 10, (3, *SIZE)))
+
+
 @pytest.mark.parametrize("channels", [1, 2, 4, 7])
 def test_a_file_is_adapted_to_channels_as_timm_adapts_its_own(channels, registered):
     state = trained("resnet18", classes=1000).state_dict()

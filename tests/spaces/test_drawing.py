@@ -637,6 +637,12 @@ def test_a_backbone_with_attention_of_its_own_is_no_baseline():
     assert second.startswith("s.yaml:1: seresnet18 has attention of its own (8 modules)")
 
 
+def test_attention_that_cannot_be_taken_out_is_not_offered_without():
+    space = space_of("{type: [none, eca]}", backbone="resnest14d")
+    with pytest.raises(SpaceError, match="part of its convolutions .*choose a backbone without$"):
+        check_possible(space, AT_14)
+
+
 def test_blocks_take_the_place_of_a_backbones_own_attention():
     attention = "{type: [none, eca], placement: in-block, position: own}"
     space = space_of(attention, backbone="mobilenetv3_small_050-plain")
