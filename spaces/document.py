@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -338,7 +339,19 @@ def _objective(name: str) -> str:
     return _one_of("objective", OBJECTIVES)(name)
 
 
-BlockName = Annotated[StrictStr, AfterValidator(_known_block), _Names(_block_names)]
+def _no_mapping(value: Any) -> Any:
+    if isinstance(value, dict):
+        keys = ", ".join(f"{name}: {{...}}" for name in value)
+        raise _needed(
+            "a block's name is needed. Blocks with options of their own make type a mapping of all"
+            f" blocks, type: {{none: {{}}, {keys}}}"
+        )
+    return value
+
+
+BlockName = Annotated[
+    StrictStr, BeforeValidator(_no_mapping), AfterValidator(_known_block), _Names(_block_names)
+]
 BackboneName = Annotated[
     StrictStr, AfterValidator(_known_backbone), _Names(backbone.names, others=True)
 ]

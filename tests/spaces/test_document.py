@@ -224,6 +224,12 @@ BAD = [
         ["se.reduction: 'big' is not a whole number from 1"],
     ),
     (
+        "a block with options in a list",
+        HEAD + "attention:\n  type: [none, {parallel: {combine: [sum]}}]",
+        3,
+        ["attention.type, item 2", "a block's name is needed", "type: {none: {}, parallel: {...}}"],
+    ),
+    (
         "reduction as range",
         HEAD + "attention:\n  type: se\n  reduction: {low: 4, high: 8}",
         4,
