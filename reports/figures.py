@@ -171,7 +171,7 @@ def _points(findings: Findings, view: View) -> Markup:
     places = offsets(records.types)
     dots = len(records.successes) > SHAPES_UP_TO
     outlines: dict[str, list[str]] = {}
-    for trial in records.successes:
+    for trial in records.with_value(view.metric):
         if trial.number not in records.front:
             kind = records.traits[trial.number].type
             mark = DOT if dots else marker(places[kind], FAINT)

@@ -69,9 +69,10 @@ class Contender:
         """Whether it is a baseline of the study."""
         return any(trial.baseline for trial in self.trials)
 
-    def cost(self, metric: str) -> int:
-        """An exact cost."""
-        return int(getattr(self.first, metric))
+    def cost(self, metric: str) -> float:
+        """An exact cost, or the latency; infinite where that was not measured."""
+        value = getattr(self.first, metric)
+        return math.inf if value is None else float(value)
 
 
 def contenders(records: StudyRecords) -> list[Contender]:
@@ -117,10 +118,18 @@ class Findings:
         return any(len(c.trials) > 1 for c in self.contenders)
 
     @cached_property
+    def leading(self) -> str:
+        """The cost that decides between candidates: the study's first objective that is one."""
+        named = (name for name in self.records.study.objectives if name in self.axes)
+        return next(named, COSTS_SHOWN[0])
+
+    @cached_property
     def best(self) -> Contender | None:
         """The most accurate candidate; of equals the cheapest."""
         return min(
-            self.ranked, key=lambda c: (-c.accuracy, c.cost("flops"), c.first.number), default=None
+            self.ranked,
+            key=lambda c: (-c.accuracy, c.cost(self.leading), c.first.number),
+            default=None,
         )
 
     @property
@@ -147,12 +156,15 @@ class Findings:
 
     @cached_property
     def cheapest(self) -> Contender | None:
-        """The fewest FLOPs within one standard error of the best; of equals the most accurate."""
+        """The least of the leading cost within one standard error of the best.
+
+        Of equals the smallest, then the most accurate.
+        """
         if self.best is None or self.error is None:
             return None
         least = self.best.accuracy - self.error
         near = [c for c in self.ranked if c.accuracy >= least]
-        return min(near, key=lambda c: (c.cost("flops"), c.cost("params"), -c.accuracy))
+        return min(near, key=lambda c: (c.cost(self.leading), c.cost("params"), -c.accuracy))
 
     def baseline_of(self, contender: Contender) -> Baseline | None:
         """No attention on the same backbone."""
@@ -184,13 +196,22 @@ class Findings:
         baseline = self.baseline_of(contender)
         if baseline is None:
             return f"at {wording.quantity(contender.cost('flops'))} FLOPs"
+        metrics = [m for m in dict.fromkeys((self.leading, "flops", "params")) if m != LATENCY]
         parts = [
-            (_more(contender.cost(metric), getattr(baseline, metric)), name)
-            for metric, name in (("flops", "FLOPs"), ("params", "parameters"))
+            (_more(contender.cost(metric), getattr(baseline, metric)), wording.title(metric))
+            for metric in metrics
         ]
+        names = wording.enumerated([name for _, name in parts])
+        words = "for " + wording.enumerated([f"{amount} {name}" for amount, name in parts])
         if all(amount == "the same" for amount, _ in parts):
-            return "for the same FLOPs and parameters"
-        return "for " + " and ".join(f"{amount} {name}" for amount, name in parts)
+            words = f"for the same {names}"
+        speed = contender.cost(LATENCY) if self.leading == LATENCY else math.inf
+        return words if speed == math.inf else f"at {wording.ratio(speed)} its latency, {words}"
+
+    @property
+    def least_word(self) -> str:
+        """What a candidate with the least of the leading cost is called."""
+        return "fastest" if self.leading == LATENCY else "cheapest"
 
     # The verdict. --------------------------------------------------------------------------------
 
@@ -253,7 +274,7 @@ class Findings:
         if cheapest is None or best is None or self.error is None or best.baseline:
             return []
         reach = wording.fixed(100 * self.error, self.decimals) + " points"
-        opening = f"Within one standard error of it ({reach}), the cheapest is "
+        opening = f"Within one standard error of it ({reach}), the {self.least_word} is "
         if cheapest is best:
             return [_sentence(opening, "that one itself.")]
         if cheapest.baseline:
@@ -339,6 +360,11 @@ class Findings:
     def axes(self) -> tuple[str, ...]:
         """What accuracy is shown against: exact costs, and latency where it was measured."""
         return (*COSTS_SHOWN, LATENCY) if self.records.timed else COSTS_SHOWN
+
+    @property
+    def first_view(self) -> str:
+        """The view of the front chart that the page opens with."""
+        return f"{self.leading}-linear-wide"
 
     def staircase(self, metric: str) -> list[TrialRecord]:
         """The front of accuracy against one cost alone, the cheapest first."""

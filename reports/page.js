@@ -73,7 +73,7 @@
   // The front chart. ------------------------------------------------------------------------------
 
   const chart = byId("front-chart");
-  const shown = { metric: "flops", scale: "linear", hidden: new Set() };
+  const shown = { metric: data.leading, scale: "linear", hidden: new Set() };
   const results = [];
   for (let i = 0; i < count; i++) if (isResult(i)) results.push(i);
   let view = null, places = [];

@@ -33,7 +33,6 @@ GENERATOR = "attention-search"
 MARK = f'<meta name="generator" content="{GENERATOR}'.encode()
 MARK_WITHIN = 4096
 ROWS_WITHOUT_SCRIPT = 100
-FIRST_VIEW = "flops-linear-wide"
 TRIAL_COLUMNS = (  # key of the page's data, heading, class
     ("number", "Trial", "num"),
     ("label", "Candidate", ""),
@@ -175,9 +174,9 @@ def _content(findings: Findings) -> dict[str, Any]:
         "cards": sections.cards(findings),
         "verdict": findings.verdict(),
         "caution": findings.caution(),
-        "chart": front_chart(findings, views[FIRST_VIEW]) if views else None,
+        "chart": front_chart(findings, views[findings.first_view]) if views else None,
         "objective_titles": [wording.title(name) for name in records.study.objectives],
-        "has_band": bool(views) and views[FIRST_VIEW].band is not None,
+        "has_band": bool(views) and views[findings.first_view].band is not None,
         "band_points": f"{100 * (findings.chance or 0.0):.{findings.decimals}f}",
         "hidden_below": hidden_below(findings) if views else 0,
         "axes": [(metric, wording.heading(metric)) for metric in findings.axes],

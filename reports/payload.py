@@ -104,6 +104,7 @@ def page_data(
         "types": records.types,
         "markers": marker_table(records.types),
         "timed": records.timed,
+        "leading": findings.leading,
         "views": {name: view.to_json() for name, view in views.items()},
         "rows": rows,
         "texts": texts.all,

@@ -97,7 +97,11 @@ def cards(findings: Findings) -> list[dict[str, Any]]:
         return []
     found = [_card(findings, "Most accurate", best)]
     if cheapest is not None and cheapest is not best:
-        found.append(_card(findings, "Cheapest within one standard error", cheapest))
+        found.append(
+            _card(
+                findings, f"{findings.least_word.capitalize()} within one standard error", cheapest
+            )
+        )
     baselines = [c for c in findings.contenders if c.baseline and c not in (best, cheapest)]
     found += [_card(findings, "No attention", baseline) for baseline in baselines[:1]]
     return found
@@ -113,6 +117,7 @@ def _card(findings: Findings, title: str, contender: Contender) -> dict[str, Any
         "accuracy": findings.percent(contender.accuracy),
         "gain": "the reference" if is_reference else _gain_words(findings, contender),
         "costs": [_cost(contender.first, metric, findings.records) for metric in COSTS_SHOWN],
+        "latency": latency_cell(contender.first) if findings.records.timed else None,
         "trial": contender.first.number,
     }
 

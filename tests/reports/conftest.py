@@ -302,10 +302,8 @@ def _speed(ratio, **more):
     return tuple(("speed", name, float(value)) for name, value in (numbers | more).items())
 
 
-@pytest.fixture
-def timed(studies):
+def timed_trials(studies):
     """Five complete trials: four with a latency, of which one was flagged; one without."""
-    studies.add()
     latencies = {0: _speed(1), 1: _speed(1.25), 2: _speed(1.125, busy=1), 3: _speed(1.5), 4: ()}
     for number, measured in latencies.items():
         given, right, flops, params = RESULTS[number]
@@ -314,3 +312,19 @@ def timed(studies):
         cost = more(flops, params)
         studies.trial(number, given, cost, outcome, baseline=number == 0)
     return studies
+
+
+@pytest.fixture
+def timed(studies):
+    return timed_trials(studies.add())
+
+
+@pytest.fixture
+def timed_for(studies):
+    """The same trials in a study of other objectives."""
+    default = "{accuracy: max, flops: min, params: min}"
+
+    def made(objectives):
+        return timed_trials(studies.add(space=SPACE.replace(default, objectives)))
+
+    return made

@@ -127,3 +127,38 @@ def _timed_outcome(complete):
         return replace(outcome, measurements=(*outcome.measurements, speed))
 
     return make
+
+
+@pytest.mark.parametrize(
+    ("objectives", "leading"),
+    [
+        ("{accuracy: max, latency_ratio: min, flops: min}", "latency_ratio"),
+        ("{accuracy: max, params: min, latency_ratio: min}", "params"),
+        ("{accuracy: max, macs: min}", "macs"),
+        ("{accuracy: max}", "flops"),
+    ],
+)
+def test_the_first_cost_among_the_objectives_leads(timed_for, objectives, leading, tmp_path):
+    studies = timed_for(objectives)
+    found = findings(studies)
+    assert found.leading == leading
+    text = page(studies, tmp_path)
+    pressed = re.search(r'data-metric="(\w+)" aria-pressed="true"', text)
+    assert pressed[1] == leading
+    assert f'"leading":"{leading}"' in text.replace(" ", "")
+    axis = {"latency_ratio": "a multiple of no attention", "params": "Parameters", "macs": "MACs"}
+    chart = re.search(r'<svg[^>]*id="front-chart".*?</svg>', text, re.S)[0]
+    assert axis.get(leading, "FLOPs") in chart
+
+
+def test_the_fastest_within_one_error_is_named(timed_for, tmp_path):
+    studies = timed_for("{accuracy: max, latency_ratio: min}")
+    # 355 of 360 right is the best, at 1.125; 354 and 353 are within one error, at 1.25 and 1.5.
+    found = findings(studies)
+    assert found.cheapest is found.best
+    sentences = ["".join(words.text for words in sentence) for sentence in found.verdict()]
+    assert "at 1.125× its latency, for 0.08\u202f% more FLOPs and 1.0\u202f% more" in sentences[1]
+    assert sentences[2].endswith("the fastest is that one itself.")
+    cards = re.findall(r'<li class="card">.*?</li>', page(studies, tmp_path), re.S)
+    (card,) = [card for card in cards if "Most accurate" in card]
+    assert ">1.125×</dd>" in card
