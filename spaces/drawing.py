@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from blocks import registry
@@ -74,13 +75,25 @@ def propose(space: Space, choose: Choose, data: DataFacts) -> Proposal:
     decisions = tuple(_decisions(space, answers, sites_of(name, data)))
     placements = tuple(placement for decision in decisions for placement in decision.placements)
     training = _training(space, answers, name, attention=bool(placements))
-    label = _with_backbone(space, name, decisions_label(decisions))
+    label = _label(space, name, decisions_label(decisions), answers.values)
     return Proposal(answers.values, Architecture(name, placements), training, label)
 
 
-def _with_backbone(space: Space, backbone: str, label: str) -> str:
-    """A label that says the backbone where the space has several."""
-    return label if space.backbones.is_fixed else f"{backbone} {label}"
+def _label(space: Space, backbone: str, decisions: str, settings: Mapping[str, OptionValue]) -> str:
+    """A label that says the backbone and how it is trained, each where the space has several."""
+    names = [name for name, domain in space.training.items() if not domain.is_fixed]
+    trained = ", ".join(_shown(name, settings[name]) for name in names if name in settings)
+    words = decisions if space.backbones.is_fixed else f"{backbone} {decisions}"
+    return f"{words} [{trained}]" if trained else words
+
+
+def _shown(name: str, value: OptionValue) -> str:
+    """A training setting in a label: ``freeze=backbone``."""
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    if isinstance(value, float):
+        return f"{name}={value:.3g}"
+    return f"{name}={Path(value).name if isinstance(value, str) else value}"
 
 
 @dataclass(frozen=True)
@@ -226,7 +239,8 @@ def baseline_candidates(space: Space, data: DataFacts) -> list[tuple[Candidate, 
     for name in space.backbones.values:
         sites = sites_of(str(name), data)
         architecture = resolve(Architecture(str(name)), sites)
-        label = _with_backbone(space, str(name), registry.NONE)
+        matters = {n: value for n, value in settings.items() if n not in OF_ATTENTION}
+        label = _label(space, str(name), registry.NONE, matters)
         training = space.training_of(str(name), settings).of(architecture)
         candidate = Candidate(architecture, training, data, label)
         result.append((candidate, _baseline_values(space, str(name), data)))

@@ -218,6 +218,27 @@ def test_labels_for_people():
     assert label == "eca stage1.in-block + eca stage3.in-block"
 
 
+def test_labels_say_how_a_network_is_trained_where_that_varies():
+    rest = (
+        "training: {batch_size: [32, 64], learning_rate: {low: 0.01, high: 0.1}, epochs: 3,"
+        " attention_learning_rate: [1, 10]}"
+    )
+    space = space_of("{type: [none, se], placement: stage, reduction: 4}", rest)
+    label = propose(space, chooser({}, type="se", learning_rate=0.03125), AT_14).label
+    head, _, settings = label.removesuffix("]").partition(" [")
+    assert head == "se stage r=4"
+    assert sorted(settings.split(", ")) == [
+        "attention_learning_rate=1",
+        "batch_size=32",
+        "learning_rate=0.0312",
+    ]
+    ((baseline, _),) = baseline_candidates(space, AT_14)
+    assert baseline.label == drawn(space, type="none").label
+    assert sorted(baseline.label.split()) == ["[batch_size=32,", "learning_rate=0.055]", "none"]
+    whole = space_of("{type: [none, se]}", "training: {epochs: 3}")
+    assert drawn(whole, type="none").label == "none"
+
+
 # How many there are. ----------------------------------------------------------------------------
 
 
