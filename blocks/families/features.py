@@ -34,20 +34,24 @@ def points(network: nn.Module) -> Iterator[Point]:
     shapes = _shapes(network, [*STEMS, *features])
     layouts = {path: _layout(network, path, shapes, n) for path, n in features.items()}
     first, *_ = features
-    found = {p: _layout_of_square(shapes.get(p, ()), layouts[first]) for p in STEMS}
+    found = {path: _layout_of_stem(network, path, shapes, layouts[first]) for path in STEMS}
     stem = next((path for path in STEMS if path not in features and found[path]), "")
     if _BEFORE_STAGES.fullmatch(first):
         stem = stem or first
         del features[first]
     _check_attached(network, [*([stem] if stem else []), *features])
     if stem:
-        yield stem_point(stem, layout={**found, **layouts}[stem])
+        yield stem_point(stem, **_lies(network, shapes[stem], {**found, **layouts}[stem]))
     for stage, path in enumerate(features, start=1):
-        if layouts[path] != TOKENS:
-            yield stage_point(stage, path, layout=layouts[path])
-            continue
-        prefix, grid = _prefix_tokens(network), _grid(network)
-        yield stage_point(stage, path, layout=TOKENS, prefix=prefix, grid=grid)
+        yield stage_point(stage, path, **_lies(network, shapes[path], layouts[path]))
+
+
+def _lies(network: nn.Module, shape: tuple[int, ...], layout: str) -> dict[str, Any]:
+    """How a feature lies in memory, as a point says it."""
+    if layout != TOKENS:
+        return {"layout": layout}
+    rows, columns = _grid(network)
+    return {"layout": TOKENS, "prefix": shape[1] - rows * columns, "grid": (rows, columns)}
 
 
 def _refusal(network: nn.Module, why: str) -> BackboneError:
@@ -101,11 +105,14 @@ def _shapes(network: nn.Module, paths: list[str]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _layout_of_square(shape: tuple[int, ...], next_to: str) -> str:
-    """How a square map lies in memory: its sides are equal; as the next where its channels are too.
+def _layout_of_stem(network: nn.Module, path: str, shapes: dict[str, Any], next_to: str) -> str:
+    """How a stem's tokens or square map lie in memory: a map's sides are equal.
 
-    Empty where it is no map.
+    As the next feature where its channels are too. Empty where it is neither.
     """
+    shape = shapes.get(path, ())
+    if len(shape) == 3 and shape[1] in _tokens(network):
+        return TOKENS
     if len(shape) != 4:
         return ""
     _, first, second, third = shape
@@ -120,25 +127,25 @@ def _layout(network: nn.Module, path: str, shapes: dict[str, Any], channels: int
         raise _refusal(network, f"its feature {path!r} does not run as a module")
     if len(shape) == 4 and channels in (shape[1], shape[3]):
         return NCHW if shape[1] == channels else NHWC
-    if len(shape) == 3 and shape[2] == channels and shape[1] == _tokens(network):
+    if len(shape) == 3 and shape[2] == channels and shape[1] in _tokens(network):
         return TOKENS
     raise _refusal(network, f"its feature {path!r} is no map, but of shape {list(shape)}")
 
 
 def _grid(network: nn.Module) -> tuple[int, int]:
     """Rows and columns of an image's patches; (0, 0) where they are no grid."""
-    grid: Any = getattr(getattr(network, "patch_embed", None), "grid_size", None)
-    return (grid[0], grid[1]) if grid else (0, 0)
+    for name in reversed(STEMS):
+        grid: Any = getattr(getattr(network, name, None), "grid_size", None)
+        if grid:
+            return grid[0], grid[1]
+    return 0, 0
 
 
-def _tokens(network: nn.Module) -> int:
-    """Tokens of an image whose patches are a grid; 0 where they are not."""
+def _tokens(network: nn.Module) -> tuple[int, ...]:
+    """Tokens of an image whose patches are a grid, without and with class tokens before them."""
     rows, columns = _grid(network)
-    return rows * columns + _prefix_tokens(network) if rows else 0
-
-
-def _prefix_tokens(network: nn.Module) -> int:
-    return int(getattr(network, "num_prefix_tokens", 0))
+    patches = rows * columns
+    return (patches, patches + int(getattr(network, "num_prefix_tokens", 0))) if rows else ()
 
 
 def _check_attached(network: nn.Module, paths: list[str]) -> None:

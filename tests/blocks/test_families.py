@@ -519,7 +519,10 @@ def test_every_class_has_its_adapter():
     assert classes <= set(FAMILIES)
 
 
-@pytest.mark.parametrize("name", ["xception41", "poolformer_s12", "volo_d1_224"])
+OTHERS = ["xception41", "poolformer_s12", "volo_d1_224", "convit_tiny", "mixer_s32_224"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.filterwarnings("ignore:operators that are in no cost table")
 def test_a_network_of_another_class_has_stem_and_stages(name):
     table = site_table(name, (3, 224, 224), 10)
@@ -534,6 +537,12 @@ def test_a_network_of_another_class_has_stem_and_stages(name):
         assert network(torch.empty(1, 3, 224, 224)).shape == (1, 10)
     blocks = [m for m in network.modules() if hasattr(m, "attention_site")]
     assert len(blocks) == len(table.sites)
+
+
+def test_class_tokens_that_join_the_patches_late_pass_by_from_there():
+    stages = [site for site in site_table("convit_tiny", (3, 224, 224), 10).sites if site.stage]
+    assert [site.prefix for site in stages] == [0] * 10 + [1] * 2
+    assert {site.grid for site in stages} == {(14, 14)}
 
 
 @pytest.mark.parametrize(
