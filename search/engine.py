@@ -55,7 +55,7 @@ from search.store import (
     read_proposals,
     read_trials,
 )
-from spaces.candidate import Candidate, Training
+from spaces.candidate import Candidate
 from spaces.drawing import (
     Proposal,
     baseline_candidates,
@@ -68,6 +68,7 @@ from spaces.drawing import (
 )
 from spaces.metrics import SPEED
 from spaces.parameters import Choice, Domain
+from spaces.training import Training
 
 MAX_DRAWS = 100
 MAX_LOST = 3
@@ -210,7 +211,8 @@ class Study:
             training = Training.from_json(trial.training)
             label = f"{trial.label} (found)"
             architecture = Architecture.from_json(found)
-            self.found.append(Candidate(architecture, training, self.plan.data, label))
+            data = self.plan.data.of_size(architecture.input_size)
+            self.found.append(Candidate(architecture, training, data, label))
 
     def _know(self, trial: TrialRecord) -> None:
         self.trials[trial.number] = trial
@@ -310,7 +312,8 @@ class Study:
         domains: dict[str, Domain] = {"backbone": space.backbones, **space.training}
         prefixes = {"": None}
         if space.attention.per_stage or space.attention.per_unit:
-            tables = [sites_of(str(b), self.plan.data) for b in space.backbones.values]
+            sizes = [self.plan.data.at(int(s)) for s in space.training["input_size"].values]  # type: ignore[union-attr]
+            tables = [sites_of(str(b), data) for b in space.backbones.values for data in sizes]
             inner = (prefix for table in tables for prefix in inner_prefixes(space, table))
             prefixes = dict.fromkeys(["stem.", *inner])
         places = space.attention.placements
@@ -423,17 +426,17 @@ class Study:
     def cost(self, candidate: Candidate) -> Cost:
         """The exact cost of a candidate, before training."""
         if has_closed_cost(candidate.architecture):
-            sites = sites_of(candidate.architecture.backbone, self.plan.data)
+            sites = sites_of(candidate.architecture.backbone, candidate.data)
             return architecture_cost(candidate.architecture, sites)
         from blocks.build import build_network
         from blocks.cost import measure_cost
 
         network = build_network(
             candidate.architecture,
-            num_classes=self.plan.data.classes,
-            in_channels=self.plan.data.input_shape[0],
+            num_classes=candidate.data.classes,
+            in_channels=candidate.data.input_shape[0],
         )
-        return measure_cost(network, self.plan.data.input_shape)
+        return measure_cost(network, candidate.data.input_shape)
 
     # Keeping decisions. --------------------------------------------------------------------------
 
@@ -657,8 +660,9 @@ class Study:
         What became a trial was allowed then: the baseline always is, and a cap may have been
         tightened since. Optuna's best trials must be our front, so no trial is above 0.
         """
-        backbone = Architecture.from_json(trial.architecture).backbone
-        baseline = sites_of(backbone, self.plan.data).cost
+        architecture = Architecture.from_json(trial.architecture)
+        sized = self.plan.data.of_size(architecture.input_size)
+        baseline = sites_of(architecture.backbone, sized).cost
         return {
             constraint.metric: min(
                 0.0, getattr(trial, constraint.metric) - constraint.cap(baseline)

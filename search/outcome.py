@@ -31,6 +31,7 @@ class Assignment:
         latency: Whether its network is timed beside the baseline.
         trained: Whether that is all, because its training is kept already.
         weights: The file of the backbone's trained weights, where ``training`` wants one's.
+        checkpoint: Where its training keeps a checkpoint, and goes on from one; empty: nowhere.
     """
 
     trial: int
@@ -43,6 +44,7 @@ class Assignment:
     latency: bool = False
     trained: bool = False
     weights: str = ""
+    checkpoint: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -85,6 +87,7 @@ class Outcome:
         traceback: The whole, for failed.
         found: The architecture, as data, that learnt choices have come to, where there are any.
         latency: How and on what its latency was measured, where it was.
+        made: What else belongs to its provenance, such as the epoch it went on from.
     """
 
     state: str
@@ -95,6 +98,7 @@ class Outcome:
     traceback: str = ""
     found: Mapping[str, Any] | None = None
     latency: Mapping[str, Any] | None = None
+    made: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -112,4 +116,5 @@ class Outcome:
             data["traceback"],
             data.get("found"),
             data.get("latency"),
+            data.get("made"),
         )

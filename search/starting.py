@@ -43,11 +43,12 @@ def read_starts(space: Space, facts: DataFacts) -> tuple[Start, ...]:
         SpaceError: Some cannot be read or are not a backbone's: all of them, with their lines.
     """
     given = [value for value in space.training["pretrained"].values if value is not False]  # type: ignore[union-attr]
+    sizes = [facts.at(int(side)) for side in space.training["input_size"].values]  # type: ignore[union-attr]
     starts, problems = [], []
     for value in given:
         for name in space.backbones.values:
             try:
-                starts.append(_start(str(name), value, facts))
+                starts += [_start(str(name), value, sized) for sized in sizes][:1]
             except CheckpointError as error:
                 problems.append(f"{_where(space, value)}: training.pretrained, {name}: {error}")
     if problems:

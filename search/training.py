@@ -1,7 +1,9 @@
-"""Training one network: SGD with Nesterov momentum, a cosine schedule, data resident on the device.
+"""Training one network: the loop.
 
-Chance is passed in: the order of the images in an epoch derives from (seed, epoch) alone, so it is
-the same for every candidate at that seed. On a CPU with the same number of threads a training
+Batches come normalised and augmented from the device (``search.batches``); sums of loss and
+accuracy stay there until an epoch's end. Chance is passed in: everything derives from
+(seed, epoch), so that it is the same for every candidate at that seed, and a training that goes on
+from a checkpoint does what an uninterrupted one does. On a CPU with the same number of threads it
 repeats bit for bit.
 """
 
@@ -10,20 +12,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from blocks.build import stream_seed
-from blocks.errors import DataError
-from search.datasets import Data
+from search.batches import Batches, steps_of
+from search.optimisation import Schedule, make_optimiser, make_schedule
 from search.outcome import EpochResult
-from search.tuning import freeze, keep_frozen, parameter_groups
-from spaces.candidate import Training
+from search.tuning import freeze, keep_frozen
+from spaces.training import AUTO, BFLOAT16, Training
 
-EVALUATION_BATCH = 512
+CHECK_EVERY_STEPS = 64  # on a GPU, where looking at the loss waits for it
 
 
 class Diverged(Exception):  # noqa: N818 - a way of ending, not an error
@@ -35,144 +39,212 @@ class Diverged(Exception):  # noqa: N818 - a way of ending, not an error
         )
 
 
-@dataclass(frozen=True)
-class DeviceData:
-    """A data set on the device, normalised with the training part's mean and deviation.
-
-    Args:
-        images: Split -> (N, C, H, W), float32, channels last.
-        labels: Split -> (N,).
-    """
-
-    images: dict[str, Tensor]
-    labels: dict[str, Tensor]
-
-
-def to_device(data: Data, device: torch.device) -> DeviceData:
-    """Put a data set on a device and normalise each channel."""
-    train = torch.from_numpy(data.images["train"]).to(torch.float64)
-    mean = train.mean(dim=(0, 2, 3), keepdim=True).float()
-    deviation = train.std(dim=(0, 2, 3), keepdim=True).float()
-
-    def normalised(split: str) -> Tensor:
-        images = (torch.from_numpy(data.images[split]).float() - mean) / deviation
-        return images.to(device).contiguous(memory_format=torch.channels_last)
-
-    labels = {split: torch.from_numpy(values).to(device) for split, values in data.labels.items()}
-    return DeviceData({split: normalised(split) for split in data.images}, labels)
-
-
-def evaluate(network: nn.Module, data: DeviceData, split: str) -> tuple[float, float]:
+def evaluate(network: nn.Module, batches: Batches, split: str) -> tuple[float, float]:
     """Mean cross-entropy and accuracy of a network on one split."""
     network.eval()
-    images, labels = data.images[split], data.labels[split]
-    loss = torch.zeros((), device=labels.device)
-    right = torch.zeros((), device=labels.device, dtype=torch.int64)
+    loss = torch.zeros((), device=batches.device)
+    right = torch.zeros((), device=batches.device, dtype=torch.int64)
+    count = 0
     with torch.inference_mode():
-        for start in range(0, len(labels), EVALUATION_BATCH):
-            part = slice(start, start + EVALUATION_BATCH)
-            logits = network(images[part])
-            loss += functional.cross_entropy(logits, labels[part], reduction="sum")
-            right += (logits.argmax(dim=1) == labels[part]).sum()
-    return float(loss) / len(labels), int(right) / len(labels)
+        for images, labels in batches.part(split):
+            logits = network(images).float()
+            loss += functional.cross_entropy(logits, labels, reduction="sum")
+            right += (logits.argmax(dim=1) == labels).sum()
+            count += len(labels)
+    return float(loss) / count, int(right) / count
+
+
+def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which a network computes at a precision (``Training.precision``)."""
+    if precision == AUTO:
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    else:
+        fast = precision == BFLOAT16
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
+
+
+@dataclass
+class Progress:
+    """All that a training has come to: what a checkpoint holds.
+
+    Args:
+        network: What is trained.
+        average: The moving average of its weights, where there is one.
+        optimiser: With its moments.
+        schedule: Of its rates; depends on the number of steps alone.
+        results: Of the epochs that are done.
+    """
+
+    network: nn.Module
+    average: Any
+    optimiser: torch.optim.Optimizer
+    schedule: Schedule
+    results: list[EpochResult]
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network whose accuracy counts: the average where there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def state(self) -> dict[str, Any]:
+        """As tensors and plain data."""
+        return {
+            "network": self.network.state_dict(),
+            "average": None if self.average is None else self.average.module.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "results": [result.__dict__ for result in self.results],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+        self.network.load_state_dict(state["network"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.results[:] = [EpochResult(**result) for result in state["results"]]
+
+
+def begin(network: nn.Module, training: Training, steps: int) -> Progress:
+    """The beginning of a training of so many steps in all."""
+    freeze(network, training.freeze)
+    optimiser = make_optimiser(network, training)
+    average = None
+    if training.weight_average:
+        from timm.utils import ModelEmaV3
+
+        average = ModelEmaV3(network, decay=training.weight_average, use_warmup=True)
+    return Progress(network, average, optimiser, make_schedule(optimiser, training, steps), [])
 
 
 def train(
     network: nn.Module,
-    data: DeviceData,
+    batches: Batches,
     training: Training,
     *,
     seed: int,
     goes_on: Callable[[EpochResult], bool],
-) -> None:
+    resumed: dict[str, Any] | None = None,
+    kept: Callable[[Progress], None] = lambda progress: None,
+    parts: int = 1,
+) -> nn.Module:
     """Train a network, reporting every epoch.
 
     Args:
         network: Trained in place; on the data's device.
-        data: Normalised images.
+        batches: Where images come from.
         training: The settings.
-        seed: Of the order of the images.
+        seed: Of the order of the images, their augmentation and what the network draws.
         goes_on: Told each epoch's result; False ends the training there.
+        resumed: The state (``Progress.state``) of a training of the same to go on from; the epochs
+            it has done are not told again.
+        kept: Called after every epoch that is not the last, to keep a checkpoint.
+        parts: A batch is computed in so many parts, whose gradients are summed: for memory.
+
+    Returns:
+        The network to evaluate: this one, or the average of its weights.
 
     Raises:
-        Diverged: The training loss is infinite or not a number.
+        Diverged: The loss is infinite or not a number.
         DataError: The batch is larger than the training part.
     """
-    count = len(data.labels["train"])
-    steps_per_epoch = count // training.batch_size
-    if steps_per_epoch == 0:
-        raise DataError(
-            f"batch_size {training.batch_size} is more than the {count} training images; lower it"
-        )
-    freeze(network, training.freeze)
-    optimiser = torch.optim.SGD(
-        parameter_groups(network, training),
-        lr=training.learning_rate,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-        nesterov=training.momentum > 0,
-        fused=True,
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimiser, T_max=steps_per_epoch * training.epochs
-    )
-    for epoch in range(1, training.epochs + 1):
+    steps = steps_of(batches.count, training.batch_size)
+    progress = begin(network, training, steps * training.epochs)
+    if resumed is not None:
+        progress.load(resumed)
+    for epoch in range(len(progress.results) + 1, training.epochs + 1):
         started = time.perf_counter()
-        order = _order(count, seed=seed, epoch=epoch).to(data.labels["train"].device)
-        batches = torch.split(order[: steps_per_epoch * training.batch_size], training.batch_size)
-        train_loss, train_accuracy = _one_epoch(
-            network, data, iter(batches), optimiser, schedule, training
-        )
-        if not math.isfinite(train_loss):
-            raise Diverged(epoch, train_loss)
-        loss, accuracy = evaluate(network, data, "validation")
-        result = EpochResult(
-            epoch,
-            train_loss,
-            train_accuracy,
-            loss if math.isfinite(loss) else math.inf,
-            accuracy,
-            float(schedule.get_last_lr()[0]),
-            time.perf_counter() - started,
-        )
-        if not math.isfinite(loss):
-            raise Diverged(epoch, loss)
+        # What networks draw themselves (dropout, stochastic depth) derives from (seed, epoch) too.
+        torch.manual_seed(stream_seed(seed, "training", epoch))
+        drawn = batches.train(training, seed=seed, epoch=epoch)
+        with arithmetic(training.precision, batches.device):
+            loss, accuracy = _one_epoch(
+                progress, drawn, training, epoch, parts, done=(epoch - 1) * steps
+            )
+            validation = evaluate(progress.evaluated, batches, "validation")
+        if not math.isfinite(validation[0]):
+            raise Diverged(epoch, validation[0])
+        rate = float(progress.optimiser.param_groups[0]["lr"])
+        seconds = time.perf_counter() - started
+        result = EpochResult(epoch, loss, accuracy, *validation, rate, seconds)
+        progress.results.append(result)
         if not goes_on(result):
-            return
-
-
-def _order(count: int, *, seed: int, epoch: int) -> Tensor:
-    """The order of the training images in one epoch, from (seed, epoch) alone."""
-    generator = torch.Generator().manual_seed(stream_seed(seed, "order", epoch))
-    return torch.randperm(count, generator=generator)
+            break
+        if epoch < training.epochs:
+            kept(progress)
+    return progress.evaluated
 
 
 def _one_epoch(
-    network: nn.Module,
-    data: DeviceData,
-    batches: Iterator[Tensor],
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
+    progress: Progress,
+    drawn: Iterator[tuple[Tensor, Tensor, Tensor, float]],
     training: Training,
+    epoch: int,
+    parts: int,
+    *,
+    done: int,
 ) -> tuple[float, float]:
     """Mean loss and accuracy of the epoch; sums stay on the device until its end."""
+    network, optimiser = progress.network, progress.optimiser
     network.train()
     keep_frozen(network, training.freeze)
-    images, labels = data.images["train"], data.labels["train"]
-    loss_sum = torch.zeros((), device=labels.device)
-    right = torch.zeros((), device=labels.device, dtype=torch.int64)
+    trained = [p for group in optimiser.param_groups for p in group["params"]]
+    sums = None
     seen = steps = 0
-    for batch in batches:
-        target = labels[batch]
-        inputs = images[batch].contiguous(memory_format=torch.channels_last)
-        logits = network(inputs)
-        loss = functional.cross_entropy(logits, target, label_smoothing=training.label_smoothing)
+    for images, labels, others, share in drawn:
+        progress.schedule.step_update(done + steps)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, right = _gradients(network, (images, labels, others), share, training, parts)
+        if training.clip_gradient:
+            nn.utils.clip_grad_norm_(trained, training.clip_gradient)
         optimiser.step()
-        schedule.step()
-        loss_sum += loss.detach()
-        right += (logits.detach().argmax(dim=1) == target).sum()
-        seen += len(batch)
         steps += 1
-    return float(loss_sum) / steps, int(right) / seen
+        if progress.average is not None:
+            progress.average.update(network, step=done + steps)
+        sums = torch.stack((loss, right)) if sums is None else sums + torch.stack((loss, right))
+        seen += len(labels)
+        if images.device.type == "cpu" or steps % CHECK_EVERY_STEPS == 0:
+            _check(loss, epoch)
+    progress.schedule.step_update(done + steps)
+    assert sums is not None  # an epoch has a step, or steps_of would have refused it
+    _check(sums[0], epoch)
+    return float(sums[0]) / steps, float(sums[1]) / seen
+
+
+def _check(loss: Tensor, epoch: int) -> None:
+    value = float(loss)
+    if not math.isfinite(value):
+        raise Diverged(epoch, value)
+
+
+def _gradients(
+    network: nn.Module,
+    batch: tuple[Tensor, Tensor, Tensor],
+    share: float,
+    training: Training,
+    parts: int,
+) -> tuple[Tensor, Tensor]:
+    """Add a batch's gradients; its mean loss, and how many images were classified right."""
+    whole = len(batch[1])
+    losses, right = [], []
+    for images, labels, others in zip(*(tensor.chunk(parts) for tensor in batch), strict=True):
+        logits = network(images).float()
+        loss = _cross_entropy(logits, labels, others, share, training.label_smoothing)
+        if parts > 1:
+            loss = loss * (len(labels) / whole)
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach())
+        right.append((logits.detach().argmax(dim=1) == labels).sum().float())
+    if parts == 1:
+        return losses[0], right[0]
+    return torch.stack(losses).sum(), torch.stack(right).sum()
+
+
+def _cross_entropy(
+    logits: Tensor, labels: Tensor, others: Tensor, share: float, smoothing: float
+) -> Tensor:
+    """Against a mixture of two labels: the mixture of two losses, cross-entropy being linear."""
+    loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    if share == 1:
+        return loss
+    other = functional.cross_entropy(logits, others, label_smoothing=smoothing)
+    return share * loss + (1 - share) * other

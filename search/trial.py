@@ -12,9 +12,10 @@ import torch
 
 from blocks.architecture import Architecture
 from blocks.backbone import site_table
-from blocks.build import MadeFor, build_network, stream_seed
+from blocks.build import MadeFor, build_network
 from blocks.found import found_architecture
 from blocks.pretrained import State, read_identified
+from search.batches import ResidentBatches, resident
 from search.datasets import load_data
 from search.measure import measure_latency
 from search.outcome import (
@@ -26,20 +27,20 @@ from search.outcome import (
     EpochResult,
     Outcome,
 )
-from search.training import DeviceData, Diverged, evaluate, to_device, train
-from spaces.candidate import Training
+from search.training import Diverged, evaluate, train
 from spaces.metrics import SPEED
+from spaces.training import Training
 
 Measured = tuple[tuple[str, str, float], ...]  # (split, metric, value)
 
-_on_device: dict[tuple[str, str], DeviceData] = {}
+_on_device: dict[tuple[str, str], ResidentBatches] = {}
 
 
-def device_data(name: str, device: torch.device) -> DeviceData:
+def device_data(name: str, device: torch.device) -> ResidentBatches:
     """A data set on a device, loaded once per process."""
     key = (name, str(device))
     if key not in _on_device:
-        _on_device[key] = to_device(load_data(name), device)
+        _on_device[key] = resident(load_data(name), device)
     return _on_device[key]
 
 
@@ -141,8 +142,7 @@ def _trained(
         pretrained=start,
     )
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    torch.manual_seed(stream_seed(assignment.seed, "training"))
-    train(network, data, training, seed=assignment.seed, goes_on=note)
+    network = train(network, data, training, seed=assignment.seed, goes_on=note)
     last = epochs[-1]
     best = max(epochs, key=lambda result: (result.accuracy, -result.epoch))
     measured = [

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from blocks.pretrained import classifier_tensors
-from spaces.candidate import BACKBONE, NORMS, NOTHING, Training
+from spaces.training import BACKBONE, NORMS, NOTHING, WEIGHTS, Training
 
 
 def attention_blocks(network: nn.Module) -> Iterator[nn.Module]:
@@ -57,20 +57,28 @@ def keep_frozen(network: nn.Module, what: str) -> None:
 
 
 def parameter_groups(network: nn.Module, training: Training) -> list[dict[str, Any]]:
-    """The parameters that are trained, by their learning rate; the backbone's come first.
+    """The parameters that are trained, by learning rate and decay; the backbone's come first.
 
     Args:
         network: After ``freeze``.
         training: Says the rates.
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if training.attention_learning_rate == 1:
-        return [{"params": trained}]
-    inserted = {id(p) for block in attention_blocks(network) for p in block.parameters()}
-    attention = [parameter for parameter in trained if id(parameter) in inserted]
-    others = [parameter for parameter in trained if id(parameter) not in inserted]
-    groups: list[dict[str, Any]] = [{"params": others}]
-    if attention:
-        rate = training.learning_rate * training.attention_learning_rate
-        groups.append({"params": attention, "lr": rate})
-    return groups
+    inserted: set[int] = set()
+    if training.attention_learning_rate != 1:
+        inserted = {id(p) for block in attention_blocks(network) for p in block.parameters()}
+    rate = training.learning_rate * training.attention_learning_rate
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if id(p) not in inserted]},
+        {"params": [p for p in trained if id(p) in inserted], "lr": rate},
+    ]
+    if training.decayed == WEIGHTS:
+        groups = [part for group in groups for part in _by_decay(group)]
+    return [group for group in groups if group["params"]]
+
+
+def _by_decay(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """A group in two: weights, and biases, norms and the like, which do not decay."""
+    weights = [p for p in group["params"] if p.ndim > 1]
+    others = [p for p in group["params"] if p.ndim <= 1]
+    return [{**group, "params": weights}, {**group, "params": others, "weight_decay": 0.0}]

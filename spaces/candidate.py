@@ -7,87 +7,14 @@ enter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from blocks.architecture import Architecture, content_digest
+from spaces.training import Training
 
 DIGEST_VERSION = 1
-NOTHING, NORMS, BACKBONE = "none", "norms", "backbone"
-FREEZES = (NOTHING, NORMS, BACKBONE)
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a candidate is trained: SGD with Nesterov momentum, cosine schedule to zero.
-
-    Args:
-        epochs: Passes over the training images.
-        batch_size: Images per step; an incomplete last batch of an epoch is left out.
-        learning_rate: Of the first step.
-        momentum: Of SGD.
-        weight_decay: L2 penalty on all parameters.
-        label_smoothing: Share of the target spread over all classes.
-        pretrained: Where the backbone's weights start: "timm:TAG", or "sha256:" and the hash of a
-            checkpoint file (``blocks.weight_source``); empty: drawn.
-        freeze: What is not trained: "none"; "norms": the backbone's batch norms; "backbone": all
-            but the attention blocks, their identity gates and the classifier. Frozen batch norms
-            stay in evaluation mode, so that their running statistics stay too.
-        attention_learning_rate: Of the parameters of attention blocks, as a multiple of
-            ``learning_rate``.
-    """
-
-    epochs: int = 12
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
-    pretrained: str = ""
-    freeze: str = NOTHING
-    attention_learning_rate: float = 1.0
-
-    def __post_init__(self) -> None:
-        # One number has one spelling, 1 and 1.0 alike, or equal trainings had two digests.
-        for field in fields(self):
-            kind: Any = type(field.default)
-            object.__setattr__(self, field.name, kind(getattr(self, field.name)))
-
-    def of(self, architecture: Architecture) -> Training:
-        """The same without what has no say in the training of this network."""
-        if architecture.placements:
-            return self
-        return replace(self, attention_learning_rate=1.0)
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data; settings of later versions are left out while they are off.
-
-        What an earlier version stored is then equal to what this one gives.
-        """
-        content = asdict(self)
-        off = [f.name for f in fields(self) if f.name in LATER and content[f.name] == f.default]
-        return {name: value for name, value in content.items() if name not in off}
-
-    def identity(self) -> dict[str, Any]:
-        """What of it enters the digest.
-
-        Settings that are off are left out: one that a later version adds, off by default, then
-        leaves the digests of stored results as they were.
-        """
-        content = self.to_json() | {"optimizer": "sgd-nesterov", "schedule": "cosine"}
-        if not self.label_smoothing:
-            del content["label_smoothing"]
-        return content
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Training:
-        """Read what ``to_json`` wrote."""
-        return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
-
-
-LATER = ("pretrained", "freeze", "attention_learning_rate")
 
 
 @dataclass(frozen=True)
@@ -107,6 +34,14 @@ class DataFacts:
     classes: int
     split_digest: str
     sizes: tuple[int, int, int]
+
+    def at(self, side: int) -> DataFacts:
+        """The same with square images of this side; 0: as they are."""
+        return self.of_size((side, side)) if side else self
+
+    def of_size(self, size: tuple[int, int] | None) -> DataFacts:
+        """The same with images of this height and width; None: as they are."""
+        return replace(self, input_shape=(self.input_shape[0], *size)) if size else self
 
     def identity(self) -> dict[str, Any]:
         """What of it enters a candidate's digest."""

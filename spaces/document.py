@@ -8,7 +8,6 @@ several documents). ``Document`` is the schema. All problems of a file are colle
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -18,29 +17,39 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
-    GetJsonSchemaHandler,
     PlainValidator,
     StrictStr,
     Tag,
     ValidationError,
     WithJsonSchema,
 )
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from blocks import backbone, registry
 from blocks.errors import BackboneError, BlockError, listing, suggestion
 from blocks.site import PLACEMENTS, POSITIONS
-from blocks.weight_source import TAG, is_file
-from spaces.candidate import FREEZES
 from spaces.metrics import COSTS, METRICS, OBJECTIVES
+from spaces.training_section import TrainingSection
+from spaces.values import (
+    LARGEST,
+    Names,
+    PositiveInt,
+    RangeSection,
+    Section,
+    Seed,
+    choices,
+    distinct,
+    is_number,
+    needed,
+    one_of,
+    short,
+)
 
 JOIN = " + "
 ALL_STAGES = "all"
@@ -48,7 +57,6 @@ STAGE_NUMBER = re.compile(r"[1-9][0-9]?")
 MAX_DEPTH = 12
 MAX_BYTES = 256 * 1024
 MAX_PASSES = 4
-LARGEST = 1e300
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CAP = re.compile(
     r"(?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>[kMG]|x\s*baseline)?"
@@ -225,25 +233,6 @@ def _text(value: str, line: int) -> str:
 # The schema. -----------------------------------------------------------------------------------
 
 
-class _Names:
-    """JSON Schema of a text that is one of a table's names, read when the schema is made.
-
-    Args:
-        names: The names.
-        others: Whether others are right too, so that an editor proposes these without refusing any.
-    """
-
-    def __init__(self, names: Callable[[], tuple[str, ...]], *, others: bool = False) -> None:
-        self.names = names
-        self.others = others
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        known: JsonSchemaValue = {"type": "string", "enum": list(self.names())}
-        return {"anyOf": [known, {"type": "string"}]} if self.others else known
-
-
 def _block_names() -> tuple[str, ...]:
     return (*registry.names(), *registry.adapted_names())
 
@@ -264,39 +253,18 @@ def _known_backbone(name: str) -> str:
         raise ValueError(str(error)) from None
 
 
-def _one_of(kind: str, allowed: tuple[str, ...]) -> Callable[[str], str]:
-    def check(word: str) -> str:
-        if word not in allowed:
-            near = suggestion(word, allowed)
-            raise ValueError(f"unknown {kind} {word!r}.{near} Allowed: {listing(allowed)}")
-        return word
-
-    return check
-
-
 def _name(word: str) -> str:
     if not NAME.fullmatch(word):
         raise ValueError(f"{word!r} is no name: 1 to 64 letters, digits, '.', '_' and '-'")
     return word
 
 
-def _needed(what: str) -> PydanticCustomError:
-    """A value of another kind than ``what``, which ends in "is needed" or the like."""
-    return PydanticCustomError("needed", "{what}", {"what": what})
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is a number that fits a float: neither a flag, infinite nor none at all."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and abs(value) <= LARGEST
-
-
 def _cap(value: Any) -> float | str:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise _needed("a number (300000, 300k, 1.2M) or a share ('1.05x baseline') is needed")
+        raise needed("a number (300000, 300k, 1.2M) or a share ('1.05x baseline') is needed")
     if not isinstance(value, str):
-        if not (_is_number(value) and value > 0):
-            raise ValueError(f"{_short(value)} is no cap: it must be above 0 and finite")
+        if not (is_number(value) and value > 0):
+            raise ValueError(f"{short(value)} is no cap: it must be above 0 and finite")
         return value
     match = CAP.fullmatch(value.strip())
     if match is None:
@@ -308,41 +276,19 @@ def _cap(value: Any) -> float | str:
     return value
 
 
-def _pretrained(value: Any) -> bool | str:
-    if isinstance(value, bool):
-        return value
-    if not isinstance(value, str) or not value.strip():
-        raise _needed("true, false, a tag of timm's or the path of a checkpoint file is needed")
-    if not is_file(value) and not TAG.fullmatch(value):
-        raise ValueError(
-            f"{value!r} is neither a tag of timm's, such as a1_in1k, nor a file; a file's name ends"
-            " in .safetensors, .pth or the like"
-        )
-    return value
-
-
-def _distinct(values: list[Any]) -> list[Any]:
-    seen = set()
-    for value in values:
-        if (type(value), value) in seen:
-            raise ValueError(f"{value!r} is given twice; give every choice once")
-        seen.add((type(value), value))
-    return values
-
-
 def _objective(name: str) -> str:
     if name in METRICS and name not in OBJECTIVES:
         raise ValueError(
             f"{name} is recorded and no objective: absolute times of different moments do not"
             f" compare. Optimise {METRICS[name].instead}, measured in turn with the baseline"
         )
-    return _one_of("objective", OBJECTIVES)(name)
+    return one_of("objective", OBJECTIVES)(name)
 
 
 def _no_mapping(value: Any) -> Any:
     if isinstance(value, dict):
         keys = ", ".join(f"{name}: {{...}}" for name in value)
-        raise _needed(
+        raise needed(
             "a block's name is needed. Blocks with options of their own make type a mapping of all"
             f" blocks, type: {{none: {{}}, {keys}}}"
         )
@@ -350,16 +296,16 @@ def _no_mapping(value: Any) -> Any:
 
 
 BlockName = Annotated[
-    StrictStr, BeforeValidator(_no_mapping), AfterValidator(_known_block), _Names(_block_names)
+    StrictStr, BeforeValidator(_no_mapping), AfterValidator(_known_block), Names(_block_names)
 ]
 BackboneName = Annotated[
-    StrictStr, AfterValidator(_known_backbone), _Names(backbone.names, others=True)
+    StrictStr, AfterValidator(_known_backbone), Names(backbone.names, others=True)
 ]
 
 
 def _several(kind: str, allowed: tuple[str, ...]) -> Callable[[str], str]:
     """Words joined by plus signs, in the order of those allowed."""
-    known = _one_of(kind, allowed)
+    known = one_of(kind, allowed)
 
     def check(text: str) -> str:
         words = [known(word.strip()) for word in text.split("+")]
@@ -387,7 +333,7 @@ def _placement(value: Any) -> str:
     if isinstance(value, list):
         value = JOIN.join(str(word) for word in value)
     if not isinstance(value, str):
-        raise _needed("text is needed")
+        raise needed("text is needed")
     return _several("placement", PLACEMENTS)(value)
 
 
@@ -407,26 +353,20 @@ MaskItem: Any = Annotated[
     str, PlainValidator(_mask), WithJsonSchema({"anyOf": [*_MASK["anyOf"], _STAGE_LIST]})
 ]
 PositionName = Annotated[
-    StrictStr, AfterValidator(_one_of("position", POSITIONS)), _Names(lambda: POSITIONS)
+    StrictStr, AfterValidator(one_of("position", POSITIONS)), Names(lambda: POSITIONS)
 ]
-ObjectiveName = Annotated[StrictStr, AfterValidator(_objective), _Names(lambda: OBJECTIVES)]
-CostName = Annotated[StrictStr, AfterValidator(_one_of("cost", COSTS)), _Names(lambda: COSTS)]
-FreezeName = Annotated[
-    StrictStr, AfterValidator(_one_of("freeze", FREEZES)), _Names(lambda: FREEZES)
-]
-Pretrained: Any = Annotated[
-    Any, PlainValidator(_pretrained), WithJsonSchema({"type": ["boolean", "string"]})
-]
+ObjectiveName = Annotated[StrictStr, AfterValidator(_objective), Names(lambda: OBJECTIVES)]
+CostName = Annotated[StrictStr, AfterValidator(one_of("cost", COSTS)), Names(lambda: COSTS)]
 SamplerName = Annotated[
-    StrictStr, AfterValidator(_one_of("sampler", SAMPLERS)), _Names(lambda: SAMPLERS)
+    StrictStr, AfterValidator(one_of("sampler", SAMPLERS)), Names(lambda: SAMPLERS)
 ]
 
 
 def _scalar(value: Any) -> Any:
     if isinstance(value, list):
-        raise _needed("one value is needed")
+        raise needed("one value is needed")
     if not isinstance(value, (bool, int, float, str)):
-        raise _needed("a value or a list of values is needed")
+        raise needed("a value or a list of values is needed")
     return value
 
 
@@ -436,77 +376,13 @@ def _item(value: Any) -> Any:
     return " + ".join(value) if names else _scalar(value)
 
 
-def _end(value: Any) -> Any:
-    if not _is_number(value):
-        raise _needed("a finite number is needed")
-    return value
-
-
 _SCALARS = {"type": ["boolean", "number", "string"]}
 _NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 2}
 Scalar: Any = Annotated[Any, PlainValidator(_scalar), WithJsonSchema(_SCALARS)]
 Item: Any = Annotated[Any, PlainValidator(_item), WithJsonSchema({"anyOf": [_SCALARS, _NAMES]})]
-End: Any = Annotated[Any, PlainValidator(_end), WithJsonSchema({"type": "number"})]
 
 
-def _number(what: str, *, whole: bool = False, **bounds: float) -> Any:
-    """The annotation of a number within bounds, which are named as in JSON Schema."""
-    low, above = bounds.get("minimum", -LARGEST), bounds.get("exclusiveMinimum", -math.inf)
-    below = bounds.get("exclusiveMaximum", math.inf)
-
-    def check(value: Any) -> float:
-        if not (_is_number(value) and low <= value < below and value > above) or (
-            whole and not isinstance(value, int)
-        ):
-            raise _needed(f"{what} is needed")
-        return int(value) if whole else float(value)
-
-    schema: dict[str, Any] = {"type": "integer" if whole else "number", **bounds}
-    return Annotated[int if whole else float, PlainValidator(check), WithJsonSchema(schema)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class RangeSection(_Section):
-    """A range of numbers; only whole ones where the setting is a count."""
-
-    low: End
-    high: End
-    log: bool = False
-    default: End = None
-
-
-def _setting_kind(value: Any) -> str:
-    if isinstance(value, list):
-        return "list"
-    return "range" if isinstance(value, (dict, RangeSection)) else "value"
-
-
-_NOT_EMPTY = (Field(min_length=1), AfterValidator(_distinct), Tag("list"))
-
-
-def _choices(value: Any, items: Any = None) -> Any:
-    """The annotation of a setting that is a value or a list of values (or of ``items``)."""
-    listed: Any = list[value] if items is None else items
-    return Annotated[
-        Annotated[listed, *_NOT_EMPTY] | Annotated[value, Tag("value")],
-        Discriminator(lambda given: "list" if isinstance(given, list) else "value"),
-    ]
-
-
-def _settings(item: Any) -> Any:
-    """The annotation of a setting that is a value, a list of values or a range."""
-    return Annotated[
-        Annotated[list[item], *_NOT_EMPTY]
-        | Annotated[RangeSection, Tag("range")]
-        | Annotated[item, Tag("value")],
-        Discriminator(_setting_kind),
-    ]
-
-
-OptionChoices: Any = _choices(Scalar, list[Item])
+OptionChoices: Any = choices(Scalar, list[Item])
 OptionTable: Any = dict[StrictStr, OptionChoices]
 
 
@@ -517,63 +393,37 @@ def _type_kind(value: Any) -> str:
 
 
 TypeChoices = Annotated[
-    Annotated[list[BlockName], Field(min_length=1), AfterValidator(_distinct), Tag("list")]
+    Annotated[list[BlockName], Field(min_length=1), AfterValidator(distinct), Tag("list")]
     | Annotated[dict[BlockName, OptionTable], Field(min_length=1), Tag("blocks")]
     | Annotated[BlockName, Tag("value")],
     Discriminator(_type_kind),
 ]
 
-PositiveInt: Any = _number("a whole number from 1", whole=True, minimum=1)
-Seed: Any = _number("a whole number from 0", whole=True, minimum=0)
-Positive: Any = _number("a number above 0, such as 0.01,", exclusiveMinimum=0)
-NotNegative: Any = _number("a number from 0, such as 0.0005,", minimum=0)
-Share: Any = _number("a number from 0 to below 1", minimum=0, exclusiveMaximum=1)
 
-
-class AttentionSection(_Section):
+class AttentionSection(Section):
     """Which attention, where, how strong; further keys are options of blocks."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     __pydantic_extra__: dict[str, OptionChoices] = Field(init=False)
 
     type: TypeChoices = Field(description="Blocks, or blocks with options of their own.")
-    placement: _choices(PlacementName, list[PlacementItem]) = Field(  # type: ignore[valid-type]
+    placement: choices(PlacementName, list[PlacementItem]) = Field(  # type: ignore[valid-type]
         default="in-block", description="Where the block goes; several at once: stem + stage."
     )
-    position: _choices(PositionName) = Field(  # type: ignore[valid-type]
+    position: choices(PositionName) = Field(  # type: ignore[valid-type]
         default="standard", description="Side of the unit, for in-block."
     )
-    stages: _choices(Mask, list[MaskItem]) = Field(  # type: ignore[valid-type]
+    stages: choices(Mask, list[MaskItem]) = Field(  # type: ignore[valid-type]
         default="all", description="Stages that get blocks: all, 4, or several at once: 3 + 4."
     )
     per_stage: bool = Field(default=False, description="Whether every stage decides for itself.")
     per_unit: bool = Field(default=False, description="Whether every unit decides for itself.")
-    identity_start: _choices(bool) = Field(  # type: ignore[valid-type]
+    identity_start: choices(bool) = Field(  # type: ignore[valid-type]
         default=False, description="Whether blocks start as the identity, by a learnt number each."
     )
 
 
-class TrainingSection(_Section):
-    """How candidates are trained; lists and ranges are searched."""
-
-    epochs: PositiveInt = Field(default=12, description="Passes over the training images.")
-    batch_size: _settings(PositiveInt) = 64  # type: ignore[valid-type]
-    learning_rate: _settings(Positive) = 0.1  # type: ignore[valid-type]
-    momentum: _settings(Share) = 0.9  # type: ignore[valid-type]
-    weight_decay: _settings(NotNegative) = 5e-4  # type: ignore[valid-type]
-    label_smoothing: _settings(Share) = 0.0  # type: ignore[valid-type]
-    pretrained: _choices(Pretrained) = Field(  # type: ignore[valid-type]
-        default=False, description="The backbone's weights: timm's (true, or a tag), or a file's."
-    )
-    freeze: _choices(FreezeName) = Field(  # type: ignore[valid-type]
-        default="none", description="What is not trained."
-    )
-    attention_learning_rate: _settings(Positive) = Field(  # type: ignore[valid-type]
-        default=1.0, description="Of attention blocks, as a multiple of learning_rate."
-    )
-
-
-class StudySection(_Section):
+class StudySection(Section):
     """Defaults of the command line; flags win over them."""
 
     trials: PositiveInt | None = None
@@ -583,14 +433,14 @@ class StudySection(_Section):
     seeds: PositiveInt | None = None
 
 
-class Document(_Section):
+class Document(Section):
     """A search space for `search run --space FILE`."""
 
     name: Annotated[StrictStr, AfterValidator(_name)] | None = Field(
         default=None, description="Default name of the study; else the file's name."
     )
     question: StrictStr | None = Field(default=None, description="What the space is to answer.")
-    backbone: _choices(BackboneName)  # type: ignore[valid-type]
+    backbone: choices(BackboneName)  # type: ignore[valid-type]
     attention: AttentionSection
     training: TrainingSection = TrainingSection()
     objectives: Annotated[dict[ObjectiveName, Literal["max", "min"]], Field(min_length=1)] = Field(
@@ -622,7 +472,7 @@ def json_schema() -> dict[str, Any]:
 
 # From pydantic's errors to problems of the file. -------------------------------------------------
 
-_SECTIONS: dict[Path, type[_Section]] = {
+_SECTIONS: dict[Path, type[Section]] = {
     (): Document,
     ("attention",): AttentionSection,
     ("training",): TrainingSection,
@@ -737,12 +587,7 @@ def _described(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (list, dict)):
         return "a list" if isinstance(value, list) else "a mapping"
-    return f"the {'text' if isinstance(value, str) else 'number'} {_short(value)}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return f"the {'text' if isinstance(value, str) else 'number'} {short(value)}"
 
 
 def _path_in(data: Any, location: tuple[int | str, ...]) -> Path:

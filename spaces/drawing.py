@@ -22,10 +22,11 @@ from blocks.errors import BackboneError, SiteError, SpaceError
 from blocks.formulas import Cost
 from blocks.options import OptionValue
 from blocks.site import IN_BLOCK, STANDARD, STEM, SiteTable
-from spaces.candidate import Candidate, DataFacts, Training
+from spaces.candidate import Candidate, DataFacts
 from spaces.document import ALL_STAGES, JOIN, read_yaml
 from spaces.parameters import Choice, Choose, Domain, fixed
 from spaces.space import Space
+from spaces.training import Training
 
 ENUMERATION_LIMIT = 50_000
 OF_ATTENTION = ("attention_learning_rate",)  # training settings without a say where there is none
@@ -58,6 +59,8 @@ class _Answers:
     def ask(self, name: str, domain: Domain) -> OptionValue:
         if domain.is_fixed:
             return domain.default
+        if name in self.values:
+            return self.values[name]
         value = self.values[name] = self.choose(name, domain)
         return value
 
@@ -72,7 +75,8 @@ def propose(space: Space, choose: Choose, data: DataFacts) -> Proposal:
     """
     answers = _Answers(choose)
     name = str(answers.ask("backbone", space.backbones))
-    decisions = tuple(_decisions(space, answers, sites_of(name, data)))
+    side = int(answers.ask("input_size", space.training["input_size"]))
+    decisions = tuple(_decisions(space, answers, sites_of(name, data.at(side))))
     placements = tuple(placement for decision in decisions for placement in decision.placements)
     training = _training(space, answers, name, attention=bool(placements))
     label = _label(space, name, decisions_label(decisions), answers.values)
@@ -220,6 +224,7 @@ def draw(proposal: Proposal, data: DataFacts) -> Candidate:
     Raises:
         SiteError: A block cannot stand at one of its sites, or the backbone has no such site.
     """
+    data = data.at(proposal.training.input_size)
     sites = sites_of(proposal.architecture.backbone, data)
     try:
         architecture = resolve(proposal.architecture, sites)
@@ -236,13 +241,14 @@ def baseline_candidates(space: Space, data: DataFacts) -> list[tuple[Candidate, 
     """
     settings = {name: domain.default for name, domain in space.training.items()}
     result = []
+    sized = data.at(int(settings["input_size"]))
     for name in space.backbones.values:
-        sites = sites_of(str(name), data)
+        sites = sites_of(str(name), sized)
         architecture = resolve(Architecture(str(name)), sites)
         matters = {n: value for n, value in settings.items() if n not in OF_ATTENTION}
         label = _label(space, str(name), registry.NONE, matters)
         training = space.training_of(str(name), settings).of(architecture)
-        candidate = Candidate(architecture, training, data, label)
+        candidate = Candidate(architecture, training, sized, label)
         result.append((candidate, _baseline_values(space, str(name), data)))
     return result
 
@@ -326,10 +332,14 @@ def check_possible(space: Space, data: DataFacts) -> None:
     Raises:
         SpaceError: Named values never give a network, or nothing does; with a reason for each.
     """
-    _refuse_own_attention(space, data)
-    # Training settings have no say in it; without them ranges are no obstacle.
-    settings = {name: fixed(domain.default) for name, domain in space.training.items()}
-    space = replace(space, training={**settings, "pretrained": fixed(False)})
+    _refuse_own_attention(space, data.at(int(space.training["input_size"].default)))
+    # Training settings have no say in it, but for the size of the images; without them ranges are
+    # no obstacle.
+    settings: dict[str, Domain] = {
+        name: fixed(domain.default) for name, domain in space.training.items()
+    }
+    settings |= {"pretrained": fixed(False), "input_size": space.training["input_size"]}
+    space = replace(space, training=settings)
     works: set[tuple[str, OptionValue]] = set()
     refused: dict[tuple[str, OptionValue], str] = {}
     drawn, reason = False, ""
@@ -394,6 +404,8 @@ def _without_own(name: str, data: DataFacts) -> str:
 def _line(space: Space, parameter: str) -> int:
     """The line of the file that gives an attention parameter its values."""
     yaml = read_yaml(space.text)
+    if parameter in space.training:
+        return yaml.line(("training", parameter))
     block, _, option = parameter.rpartition(".")
     own = ("attention", "type", block, option)
     return yaml.line(own if own in yaml.lines else ("attention", option))

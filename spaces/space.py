@@ -16,7 +16,6 @@ from blocks.formulas import Cost
 from blocks.frequency import SINGLES, sorted_frequency
 from blocks.options import OptionValue
 from blocks.site import IN_BLOCK, STAGE, STANDARD, STEM
-from spaces.candidate import NOTHING, Training
 from spaces.document import (
     ALL_STAGES,
     CAP,
@@ -25,8 +24,6 @@ from spaces.document import (
     AttentionSection,
     Document,
     Problem,
-    RangeSection,
-    TrainingSection,
     YamlData,
     YamlRefusal,
     check_document,
@@ -35,10 +32,18 @@ from spaces.document import (
 )
 from spaces.metrics import METRICS
 from spaces.parameters import Choice, Domain, Range, fixed
+from spaces.training import NOTHING, Training
+from spaces.training_section import (
+    SETTINGS,
+    WHOLE_SETTINGS,
+    TrainingSection,
+    idle_settings,
+    range_problems,
+)
+from spaces.values import RangeSection
 
 SHIPPED = Path(__file__).parent
 DIGEST_VERSION = 1
-WHOLE_SETTINGS = ("epochs", "batch_size")
 UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, None: 1.0}
 
 
@@ -350,8 +355,10 @@ def _contradictions(
     """
     yield from _option_problems(document.attention, changed, unused=unused)
     yield from _place_problems(document.attention, changed)
-    for name in TrainingSection.model_fields:
+    for name in SETTINGS:
         yield from _range_problems(("training", name), getattr(document.training, name))
+    for name, text in idle_settings(document.training, changed):
+        yield Problem(("training", name), f"training.{text}")
     yield from _frozen_chance(document.training)
     if "accuracy" not in document.objectives:
         yield Problem(("objectives",), "objectives: 'accuracy: max' must be one of them")
@@ -527,22 +534,15 @@ def _range_problems(path: tuple[str, ...], section: Any) -> Iterator[Problem]:
     if section.default is not None and not low <= section.default <= high:
         text = f"{where}: default is {section.default}, outside {low} to {high}"
         yield Problem((*path, "default"), text)
-    name = path[-1]
-    if name == "batch_size" and not (whole and low >= 1):
-        yield Problem(path, f"{where}: low and high must be whole numbers from 1")
-    if name.endswith("learning_rate") and low <= 0:
-        yield Problem(path, f"{where}: low is {low}; it must be above 0")
-    if name in ("momentum", "label_smoothing") and not (low >= 0 and high < 1):
-        yield Problem(path, f"{where}: {low} to {high} must lie in 0 to below 1")
-    if name == "weight_decay" and low < 0:
-        yield Problem(path, f"{where}: low is {low}; it must be 0 or above")
+    for text in range_problems(path[-1], section):
+        yield Problem(path, f"{where}: {text}")
 
 
 # From the checked document to the space. ---------------------------------------------------------
 
 
 def _space(document: Document, data: Any, *, source: str, name: str, text: str) -> Space:
-    attention = document.attention
+    attention, training = document.attention, document.training.followed()
     own = attention.type if isinstance(attention.type, dict) else {}
     content = {k: v for k, v in data.items() if k not in ("name", "question", "study")}
     return Space(
@@ -565,8 +565,8 @@ def _space(document: Document, data: Any, *, source: str, name: str, text: str) 
             identity_start=_choice(attention.identity_start),
         ),
         training={
-            name: _domain(getattr(document.training, name), whole=name in WHOLE_SETTINGS)
-            for name in TrainingSection.model_fields
+            name: _domain(getattr(training, name), whole=name in WHOLE_SETTINGS)
+            for name in SETTINGS
         },
         objectives=dict(document.objectives),
         constraints=tuple(

@@ -10,8 +10,9 @@ from blocks.formulas import Cost
 from search.database import checkpoint, open_for_writing, storage_url
 from search.outcome import EpochResult, Outcome
 from search.store import NewTrial, ProposalRow, Store, read_study, read_trials
-from spaces.candidate import Candidate, DataFacts, Training
+from spaces.candidate import Candidate, DataFacts
 from spaces.space import parse_space
+from spaces.training import Training
 
 FACTS = DataFacts("digits", (1, 14, 14), 10, "0123456789abcdef0123456789abcdef", (1077, 360, 360))
 BASE = Cost(269_434, 269_434, 8_466_112, 17_062_954)

@@ -19,7 +19,7 @@ from search.show import one_trial_data, study_data, trials_table
 from search.store import read_attempts, read_proposals, read_trials
 from search.study import run_study
 from search.trial import evaluate_candidate
-from spaces.candidate import Training
+from spaces.training import Training
 
 SPACE = """
 backbone: resnet20

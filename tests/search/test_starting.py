@@ -9,16 +9,17 @@ from blocks.architecture import Architecture
 from blocks.build import build_network
 from blocks.errors import SpaceError, StudyError
 from blocks.weight_source import file_identity
+from search.batches import resident
 from search.datasets import load_data
 from search.live import settings_table
 from search.outcome import Assignment
 from search.plan import make_plan
 from search.store import read_attempts
 from search.study import run_study
-from search.training import to_device, train
+from search.training import train
 from search.trial import _start, evaluate_candidate
-from spaces.candidate import Training
 from spaces.drawing import baseline_candidates, distinct_candidates
+from spaces.training import Training
 
 SPACE = """\
 backbone: {backbone}
@@ -156,7 +157,7 @@ def test_a_trial_refuses_a_file_that_has_changed(tmp_path):
 @pytest.mark.slow
 def test_a_backbone_that_was_trained_here_is_tuned_with_attention(space, tmp_path, storage):
     facts = load_data("digits").facts
-    data = to_device(load_data("digits"), torch.device("cpu"))
+    data = resident(load_data("digits"), torch.device("cpu"))
     plain = build_network(Architecture("resnet20"), in_channels=1, input_size=14, seed=0)
     train(plain, data, Training(epochs=1), seed=0, goes_on=lambda result: True)
     save_file(plain.state_dict(), tmp_path / "w.safetensors")
@@ -169,7 +170,7 @@ def test_a_backbone_that_was_trained_here_is_tuned_with_attention(space, tmp_pat
     assert min(accuracy.values()) > 0.5
 
     plain.eval()
-    images = data.images["validation"]
+    [(images, _)] = data.part("validation")
     for trial in result.trials:
         network = build_network(
             trial.architecture,

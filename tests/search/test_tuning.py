@@ -2,16 +2,15 @@
 
 import pytest
 import torch
+from fewer import fewer
 
 from blocks.architecture import Architecture, Placement
 from blocks.build import build_network
-from search import training as training_module
-from search.datasets import load_data
-from search.training import DeviceData, to_device, train
+from search import optimisation
+from search.training import train
 from search.tuning import attention_blocks, parameter_groups
-from spaces.candidate import Training
+from spaces.training import Training
 
-CPU = torch.device("cpu")
 CBAM = Architecture(
     "resnet20", (Placement("in-block", "cbam", {}, identity_start=True),), input_size=(14, 14)
 )
@@ -21,12 +20,7 @@ NONE = Architecture("resnet20", (), (14, 14))
 
 @pytest.fixture(scope="module")
 def few():
-    data = to_device(load_data("digits"), CPU)
-    cut = {"train": 192, "validation": 64, "test": 64}
-    return DeviceData(
-        {split: data.images[split][:n] for split, n in cut.items()},
-        {split: data.labels[split][:n] for split, n in cut.items()},
-    )
+    return fewer(train=192, validation=64, test=64)
 
 
 def moved(data, architecture, **settings):
@@ -182,7 +176,7 @@ def test_the_neutral_factor_and_groups_train_alike(few, monkeypatch):
         ]
 
     one = moved(few, SE)[0].state_dict()
-    monkeypatch.setattr(training_module, "parameter_groups", two_groups)
+    monkeypatch.setattr(optimisation, "parameter_groups", two_groups)
     two = moved(few, SE)[0].state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
 

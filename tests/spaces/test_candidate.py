@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from blocks.architecture import Architecture, Placement
-from spaces.candidate import Candidate, DataFacts, Training
+from spaces.candidate import Candidate, DataFacts
+from spaces.training import Training
 
 DATA = DataFacts("digits", (1, 14, 14), 10, "split-1", (1257, 270, 270))
 SE = Architecture("resnet20", (Placement("stem", "se", (("reduction", 8),)),), (14, 14))

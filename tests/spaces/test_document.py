@@ -6,7 +6,6 @@ import pytest
 from blocks import backbone, registry
 from blocks.errors import SpaceError
 from blocks.site import PLACEMENTS
-from spaces.candidate import FREEZES
 from spaces.document import (
     COSTS,
     SAMPLERS,
@@ -17,7 +16,9 @@ from spaces.document import (
     read_yaml,
 )
 from spaces.metrics import OBJECTIVES
+from spaces.recipes import RECIPES
 from spaces.space import parse_space, shipped_spaces
+from spaces.training import DECAYED, FLIPS, FREEZES, OPTIMIZERS, PRECISIONS, SCHEDULES
 
 # Two lines that every space needs: what is added starts in line 3.
 SPACE = "backbone: resnet20\nattention: {type: [none, se, eca]}\n"
@@ -736,7 +737,10 @@ def test_enumerations_are_the_tables_names():
     assert enumerations(schema["properties"]["objectives"]) == {OBJECTIVES, ("max", "min")}
     assert enumerations(schema["properties"]["constraints"]) == {COSTS}
     assert enumerations(sections["StudySection"]) == {SAMPLERS}
-    assert enumerations(sections["TrainingSection"]) == {FREEZES}
+    assert enumerations(sections["TrainingSection"]) == {
+        *(FREEZES, FLIPS, DECAYED, PRECISIONS, SCHEDULES),
+        *(tuple(OPTIMIZERS), tuple(RECIPES)),
+    }
 
 
 def test_a_block_that_joins_later_is_in_the_schema(monkeypatch):

@@ -11,7 +11,7 @@ from blocks.formulas import Cost
 from blocks.frequency import FREQUENCY_SETS
 from blocks.options import MapShape
 from blocks.site import Site, SiteTable
-from spaces.candidate import DataFacts, Training
+from spaces.candidate import DataFacts
 from spaces.drawing import (
     baseline_candidates,
     check_possible,
@@ -23,6 +23,7 @@ from spaces.drawing import (
 )
 from spaces.parameters import Choice, Range
 from spaces.space import load_space, parse_space
+from spaces.training import Training
 
 AT_14 = DataFacts("digits", (1, 14, 14), 10, "split-1", (1257, 270, 270))
 AT_8 = DataFacts("digits", (1, 8, 8), 10, "split-1", (1257, 270, 270))

@@ -1,0 +1,105 @@
+import math
+
+import pytest
+import torch
+from timm.optim import get_optimizer_info, list_optimizers
+from torch import nn
+
+from search.optimisation import FUSED, make_optimiser, make_schedule
+from spaces.training import OPTIMIZERS, SCHEDULES, Training
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 3)
+    )
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimiser_lowers_the_loss_and_reads_the_momentum_it_says(name):
+    assert name in list_optimizers()
+    assert get_optimizer_info(name).has_momentum == OPTIMIZERS[name]
+    model = network()
+    training = Training(optimizer=name, learning_rate=2e-3, weight_decay=1e-4)
+    optimiser = make_optimiser(model, training)
+    images, labels = torch.randn(32, 1, 8, 8), torch.randint(3, (32,))
+    losses = []
+    for _ in range(30):
+        loss = nn.functional.cross_entropy(model(images), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_torch_optimisers_are_fused():
+    for name in FUSED:
+        optimiser = make_optimiser(network(), Training(optimizer=name))
+        assert optimiser.defaults["fused"] is True
+
+
+def rates(steps, **settings):
+    """The learning rate of each step, and after the last."""
+    training = Training(learning_rate=0.2, **settings)
+    optimiser = make_optimiser(network(), training)
+    schedule = make_schedule(optimiser, training, steps)
+    found = []
+    for step in range(steps + 1):
+        schedule.step_update(step)
+        found.append(optimiser.param_groups[0]["lr"])
+    return found
+
+
+def test_a_cosine_falls_from_the_whole_rate_to_the_final_share():
+    expected = [0.2 * (1 + math.cos(math.pi * step / 10)) / 2 for step in range(11)]
+    assert rates(10) == pytest.approx(expected)
+    ended = rates(10, final_learning_rate=0.1)
+    assert ended[0] == pytest.approx(0.2)
+    assert ended[-1] == pytest.approx(0.02)
+
+
+def test_warming_up_takes_its_share_of_the_steps_and_the_schedule_the_rest():
+    found = rates(20, warmup=0.25)
+    assert found[:6] == pytest.approx([0, 0.04, 0.08, 0.12, 0.16, 0.2])
+    assert found[-1] == pytest.approx(0, abs=1e-9)
+    constant = rates(20, warmup=0.25, schedule="constant")
+    assert constant[5:] == pytest.approx([0.2] * 16)
+
+
+def test_steps_fall_at_their_milestones():
+    found = rates(20, schedule="step", milestones="0.5 + 0.75", milestone_decay=0.1)
+    for share, rate in ((0.2, 0.2), (0.6, 0.02), (0.9, 0.002)):
+        assert found[int(share * 20)] == pytest.approx(rate)
+    # Warm-up leaves the milestones where they are: shares of the whole training.
+    late = rates(20, schedule="step", milestones="0.5", milestone_decay=0.5, warmup=0.25)
+    assert late[8] == pytest.approx(0.2)
+    assert late[11] == pytest.approx(0.1)
+
+
+def test_linear_and_polynomial_are_what_they_say():
+    assert rates(4, schedule="linear") == pytest.approx([0.2, 0.15, 0.1, 0.05, 0])
+    root = [0.2 * (1 - step / 4) ** 0.5 for step in range(5)]
+    assert rates(4, schedule="polynomial") == pytest.approx(root)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_depends_on_the_number_of_the_step_alone(name):
+    straight = rates(12, schedule=name, warmup=0.25)
+    training = Training(learning_rate=0.2, schedule=name, warmup=0.25)
+    optimiser = make_optimiser(network(), training)
+    schedule = make_schedule(optimiser, training, 12)
+    for step in (7, 2, 11, 0):
+        schedule.step_update(step)
+        assert optimiser.param_groups[0]["lr"] == pytest.approx(straight[step])
+    assert len(set(straight)) > 2
+
+
+def test_groups_keep_the_proportion_of_their_rates():
+    first, second = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    groups = [{"params": [first]}, {"params": [second], "lr": 0.4}]
+    optimiser = torch.optim.SGD(groups, lr=0.2)
+    schedule = make_schedule(optimiser, Training(learning_rate=0.2), 10)
+    schedule.step_update(5)
+    assert [group["lr"] for group in optimiser.param_groups] == pytest.approx([0.1, 0.2])
