@@ -15,7 +15,8 @@ from blocks.backbone import site_table
 from blocks.build import MadeFor, build_network, stream_seed
 from blocks.found import found_architecture
 from blocks.pretrained import State, read_identified
-from search.datasets import load_data
+from search.data import Data
+from search.data_place import assigned_data
 from search.measure import measure_latency
 from search.outcome import (
     COMPLETE,
@@ -32,14 +33,14 @@ from spaces.metrics import SPEED
 
 Measured = tuple[tuple[str, str, float], ...]  # (split, metric, value)
 
-_on_device: dict[tuple[str, str], DeviceData] = {}
+_on_device: dict[tuple[Data, str], DeviceData] = {}
 
 
-def device_data(name: str, device: torch.device) -> DeviceData:
-    """A data set on a device, loaded once per process."""
-    key = (name, str(device))
+def device_data(data: Data, device: torch.device) -> DeviceData:
+    """A data set on a device, put there once per process."""
+    key = (data, str(device))
     if key not in _on_device:
-        _on_device[key] = to_device(load_data(name), device)
+        _on_device[key] = to_device(data, device)
     return _on_device[key]
 
 
@@ -96,7 +97,7 @@ def _timed(assignment: Assignment, device: torch.device) -> dict[str, Any]:
     do not matter, and what was trained stays as it is.
     """
     try:
-        facts = load_data(assignment.data).facts
+        facts = assigned_data(assignment).facts
         architecture = Architecture.from_json(assignment.architecture)
         bare = Architecture(architecture.backbone, (), architecture.input_size)
         network, baseline = (
@@ -127,8 +128,8 @@ def _trained(
 ) -> tuple[Measured, Mapping[str, Any] | None]:
     """What was measured, and the architecture that learnt choices have come to."""
     training = Training.from_json(assignment.training)
-    data = device_data(assignment.data, device)
-    facts = load_data(assignment.data).facts
+    images = assigned_data(assignment)
+    data, facts = device_data(images, device), images.facts
     architecture = Architecture.from_json(assignment.architecture)
     made_for = MadeFor(architecture.backbone, facts.classes, facts.input_shape)
     identity = training.pretrained
