@@ -427,8 +427,11 @@ def _load(source: DataSource, folder: str, split: str) -> Data:
     from search.published import compare
 
     found = find(source, folder)
-    published, note = compare(source.name, source.torchvision, found.files)
-    parts = found.layout.read(found.files)
+    try:
+        parts = found.layout.read(found.files)  # first: what cannot be read has no checksum
+        published, note = compare(source.name, source.torchvision, found.files)
+    except OSError as error:
+        raise DataError(f"{error.filename or found.folder}: it cannot be read ({error})") from None
     return make_data(
         source.name,
         parts,

@@ -85,10 +85,9 @@ def _state_of(source: DataSource) -> Finding:
         found = look(source)
         if found is None:
             return Finding(what, OK, f"not on this machine; {source.title}")
-        published, note = compare(source.name, source.torchvision, found.files)
-        size = sum(path.stat().st_size for path in found.files)
-        if not published and size <= READ_BYTES:
+        if sum(path.stat().st_size for path in found.files) <= READ_BYTES:
             load_data(source.name)
+        published, note = compare(source.name, source.torchvision, found.files)
     except (ToolError, OSError, ImportError) as error:
         return Finding(what, WARNING, str(error).splitlines()[0], source.title)
     how = "the published files" if published else note.removeprefix(f"{source.name}: ")
