@@ -117,7 +117,7 @@ def _listed(folder: Path, part: str, classes: dict[str, int]) -> list[tuple[str,
             f"{folder}: the class {strange[0]!r} is not among those of train/"
             f" ({', '.join(list(classes)[:5])}, ...); every part needs the same classes"
         )
-    rows = _found(folder, {name: classes[name] for name in inside})
+    rows = _found(folder, {name: classes[name] for name in inside}) if inside else []
     if not rows:
         flat = "files and no folders of classes" if any(folder.iterdir()) else "nothing"
         held = flat if not inside else "folders without images"
