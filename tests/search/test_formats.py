@@ -265,6 +265,7 @@ def test_broken_tables_of_fer2013_are_refused_with_the_line(tmp_path):
         ([*good[:2], f"7,{pixels},Training"], "line 3: the emotion is '7'; emotions are 0 to 6"),
         ([*good[:2], f"1,{pixels[:-4]},Training"], "line 3 has 2,30. pixels; 48 x 48 = 2,304"),
         ([*good[:2], f"1,256 {pixels},Training"], "line 3: a pixel is '256'; pixels are 0 to 255"),
+        ([*good[:2], f"1,{pixels[:-4]} 1.5,Training"], "line 3: a pixel is '1.5'"),
         ([*good[:2], f"1,{pixels},Test"], "line 3: the Usage is 'Test'"),
         ([*good[:2], "1,2"], "line 3 has 2 columns"),
         (good[:20], "it has no line of the Usage PublicTest"),
