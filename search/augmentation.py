@@ -75,9 +75,17 @@ class Augmentation:
             self._operations = torch.randint(kinds, (times, count), generator=generator("kinds"))
         self._mixing = _Mixing(training, count // training.batch_size, seed=seed, epoch=epoch)
 
-    def gathered(self, images_NHWC: Tensor, part: slice) -> Tensor:
-        """The 8-bit images of a batch, cropped and flipped, (B, H, W, C)."""
+    def gathered(self, images_NHWC: Tensor, part: slice, *, alone: bool = False) -> Tensor:
+        """The 8-bit images of a batch, cropped and flipped, (B, H, W, C).
+
+        Args:
+            images_NHWC: All training images; or, where ``alone``, those of the batch.
+            part: The batch's place in the epoch.
+            alone: Whether the images are the batch's alone.
+        """
         chosen = self._order[part]
+        if alone:
+            chosen = torch.arange(len(chosen), device=self.device)
         if self._offsets is None and self._flips is None:
             batch = images_NHWC[chosen]
         else:

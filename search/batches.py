@@ -16,7 +16,7 @@ from torch import Tensor
 from blocks.build import stream_seed
 from blocks.errors import DataError
 from search.augmentation import Augmentation
-from search.datasets import Data
+from search.data import Data
 from spaces.training import Training
 
 # Shape letters: N images of a split, B images of a batch, C channels, H height, W width.
@@ -65,6 +65,20 @@ def order_of(count: int, *, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator)
 
 
+def normalised(images_BHWC: Tensor, mean_C: Tensor, scale_C: Tensor) -> Tensor:
+    """Float images (B, C, H, W), channels last, of zero mean and unit deviation."""
+    images = (images_BHWC - mean_C).mul_(scale_C).permute(0, 3, 1, 2)
+    return images.contiguous(memory_format=torch.channels_last)  # as most are already
+
+
+def finished(
+    augmentation: Augmentation, images_BCHW: Tensor, labels_B: Tensor, part: slice, step: int
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """A normalised batch with what is still to be done to it, as ``Batches.train`` gives it."""
+    inputs, share = augmentation.mixed(augmentation.finished(images_BCHW, part), step)
+    return inputs, labels_B, labels_B.flip(0) if share < 1 else labels_B, share
+
+
 class ResidentBatches:
     """Batches of a data set that lies on the device, as 8-bit images.
 
@@ -99,10 +113,6 @@ class ResidentBatches:
         self._mean = mean.float().to(device)
         self._scale = (1 / deviation).float().to(device)
 
-    def normalised(self, images_BHWC: Tensor) -> Tensor:
-        """Float images (B, C, H, W), channels last, of zero mean and unit deviation."""
-        return (images_BHWC - self._mean).mul_(self._scale).permute(0, 3, 1, 2)
-
     def train(
         self, training: Training, *, seed: int, epoch: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
@@ -117,11 +127,8 @@ class ResidentBatches:
         labels = self.labels["train"][order.to(self.device)]
         for step in range(steps):
             part = slice(step * training.batch_size, (step + 1) * training.batch_size)
-            gathered = augmentation.gathered(images, part)
-            inputs = augmentation.finished(self.normalised(gathered), part)
-            inputs, share = augmentation.mixed(inputs, step)
-            target = labels[part]
-            yield inputs, target, target.flip(0) if share < 1 else target, share
+            normal = normalised(augmentation.gathered(images, part), self._mean, self._scale)
+            yield finished(augmentation, normal, labels[part], part, step)
 
     def part(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """A whole split in its stored order; see ``Batches``."""
@@ -129,7 +136,7 @@ class ResidentBatches:
         size = evaluation_batch(images.shape[1], images.shape[2])
         for start in range(0, len(labels), size):
             part = slice(start, start + size)
-            yield self.normalised(images[part]), labels[part]
+            yield normalised(images[part], self._mean, self._scale), labels[part]
 
 
 def evaluation_batch(height: int, width: int) -> int:
@@ -139,28 +146,11 @@ def evaluation_batch(height: int, width: int) -> int:
 
 def resident(data: Data, device: torch.device) -> ResidentBatches:
     """Put a data set on a device."""
-    train = torch.from_numpy(data.images["train"])
-    # float64: the mean of millions of pixels in float32 would depend on the order of the sum.
-    mean, deviation = _statistics(train)
     return ResidentBatches(
         {split: torch.from_numpy(images) for split, images in data.images.items()},
         {split: torch.from_numpy(labels) for split, labels in data.labels.items()},
         classes=data.facts.classes,
-        mean=mean,
-        deviation=deviation,
+        mean=255 * torch.tensor(data.mean, dtype=torch.float64),
+        deviation=255 * torch.tensor(data.deviation, dtype=torch.float64),
         device=device,
     )
-
-
-def _statistics(images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean, deviation) of every channel, from counts of the 256 values."""
-    channels = images_NCHW.shape[1]
-    values = torch.arange(256, dtype=torch.float64)
-    counts = torch.stack(
-        [torch.bincount(images_NCHW[:, c].flatten(), minlength=256) for c in range(channels)]
-    ).double()
-    total = counts.sum(dim=1)
-    mean = counts @ values / total
-    squares = counts @ values.square() / total
-    deviation = ((squares - mean.square()) * total / (total - 1)).sqrt()
-    return mean, deviation

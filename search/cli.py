@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STORAGE = "sqlite:///studies.db"
 INTERRUPTED = 130
+DATA_NAMES = "digits, fashion-mnist, mnist, cifar10, cifar100, svhn, fer2013, folder"
 
 app = typer.Typer(
     name="search",
@@ -85,7 +86,20 @@ def run(
     epochs: Annotated[
         int | None, typer.Option(help="Epochs of a trial. (default: the space's, else 12)")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Data set: digits. (default: digits)")] = None,
+    data: Annotated[
+        str | None, typer.Option(help=f"Data set: {DATA_NAMES}, or your own. (default: digits)")
+    ] = None,
+    data_dir: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the data's files are. (default: where the study last had them, ./data, or"
+            " the user's data folder)",
+            metavar="DIR",
+        ),
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the data's files where they are not there.")
+    ] = False,
     sampler: Annotated[
         str | None,
         typer.Option(help="Who proposes: nsga2, tpe, random, grid. (default: nsga2)"),
@@ -115,7 +129,7 @@ def run(
     ] = None,
     include: Annotated[
         list[str] | None,
-        typer.Option(help="A Python file with your own blocks.", metavar="PATH"),
+        typer.Option(help="A Python file with your own blocks or data sets.", metavar="PATH"),
     ] = None,
     extend: Annotated[
         bool, typer.Option(help="Go on although the stored study has another space.")
@@ -155,6 +169,8 @@ def run(
         seeds=seeds,
         epochs=epochs,
         data=data,
+        data_dir=data_dir,
+        download=download,
         sampler=sampler,
         pruner=pruner,
         workers=workers,

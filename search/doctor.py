@@ -10,13 +10,15 @@ from pathlib import Path
 
 from blocks.errors import ToolError
 from search.database import file_of, is_sqlite, open_for_reading, shown, storage_url
-from search.datasets import DATASETS, load_data
+from search.datasets import DataSource, load_data, look, names, source_of
 from search.packages import name_clashes
 from search.plan import usable_cores
 from search.provenance import cpu_name, versions
+from search.published import compare
 from search.store import read_studies
 
 OK, WARNING, BROKEN = "ok", "warning", "broken"
+READ_BYTES = 256 * 1024**2
 LOW_DISK_BYTES = 2 * 1024**3
 
 
@@ -67,13 +69,29 @@ def _packages() -> Iterator[Finding]:
 
 
 def _data() -> Iterator[Finding]:
-    for name, source in DATASETS.items():
-        try:
-            facts = load_data(name).facts
-        except (ToolError, OSError, ImportError) as error:
-            yield Finding(f"data {name}", WARNING, str(error).splitlines()[0], source.title)
-            continue
-        yield Finding(f"data {name}", OK, f"{sum(facts.sizes):,} images, {source.title}")
+    for name in names():
+        yield _state_of(source_of(name))
+
+
+def _state_of(source: DataSource) -> Finding:
+    """How a data set is, without reading gigabytes: nobody has to have them all."""
+    what = f"data {source.name}"
+    try:
+        if source.embedded:
+            facts = load_data(source.name).facts
+            return Finding(what, OK, f"{sum(facts.sizes):,} images, {source.title}")
+        if not source.layouts:
+            return Finding(what, OK, f"{source.title}; {source.cure or 'reads its own folder'}")
+        found = look(source)
+        if found is None:
+            return Finding(what, OK, f"not on this machine; {source.title}")
+        if sum(path.stat().st_size for path in found.files) <= READ_BYTES:
+            load_data(source.name)
+        published, note = compare(source.name, source.torchvision, found.files)
+    except (ToolError, OSError, ImportError) as error:
+        return Finding(what, WARNING, str(error).splitlines()[0], source.title)
+    how = "the published files" if published else note.removeprefix(f"{source.name}: ")
+    return Finding(what, OK, f"in {found.folder}: {how}; {source.title}")
 
 
 def _storage(text: str) -> Iterator[Finding]:

@@ -241,6 +241,9 @@ class Study:
             latency=self.plan.latency,
             trained=_is_trained(trial),
             weights=self._weights(trial),
+            data_folder=self.plan.place.folder,
+            data_size=self.plan.place.size,
+            data_split=self.plan.place.split,
         )
 
     def _weights(self, trial: TrialRecord) -> str:
@@ -586,7 +589,7 @@ class Study:
         trial.finished = now()
         trial.measurements |= {(s, m): value for s, m, value in outcome.measurements}
         told = self._verdict(trial)
-        content = {**provenance, "command": command_line()}
+        content = {**provenance, **self.plan.place.provenance, "command": command_line()}
         if "pretrained" in trial.training:
             content["weights"] = self._weights(trial) or trial.training["pretrained"]
         self.store.finish_trial(self.id, number, outcome, provenance=content, told=told)

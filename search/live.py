@@ -46,6 +46,8 @@ def settings_table(study: Study) -> Table:
         ("caps", ", ".join(str(c) for c in plan.space.constraints) or "none"),
         ("storage", output.clean(study.result().storage)),
     ]
+    rows[3:3] = [("", note) for note in plan.place.notes]
+    rows[3:3] = [("data folder", plan.place.folder)] if plan.place.folder else []
     rows[2:2] = [("weights", str(start)) for start in plan.starts]
     grid = Table.grid(padding=(0, 2))
     for name, value in rows:

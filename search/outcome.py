@@ -32,6 +32,9 @@ class Assignment:
         trained: Whether that is all, because its training is kept already.
         weights: The file of the backbone's trained weights, where ``training`` wants one's.
         checkpoint: Where its training keeps a checkpoint, and goes on from one; empty: nowhere.
+        data_folder: Where the data's files are; empty for embedded data.
+        data_size: Pixels of the side to which images of a folder are brought; 0: as they are.
+        data_split: The stored split, where another one would be cut today; empty: none.
     """
 
     trial: int
@@ -45,6 +48,9 @@ class Assignment:
     trained: bool = False
     weights: str = ""
     checkpoint: str = ""
+    data_folder: str = ""
+    data_size: int = 0
+    data_split: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import URL
 
 from blocks.errors import StudyError, listing, suggestion
+from search.data_place import DataPlace, settle_data
 from search.database import DEFAULT_STORAGE, file_of, is_sqlite, open_for_reading, storage_url
-from search.datasets import DATASETS, load_data
+from search.datasets import names
 from search.include import include
 from search.starting import Start, read_starts
 from search.store import StudyRecord, read_studies
@@ -59,6 +60,7 @@ class StudyPlan:
         extend: Whether a stored study may go on with another space.
         latency: Whether complete trials are timed beside the baseline.
         starts: The trained weights that backbones start from.
+        place: Where the data's files are, and the split as it is stored.
     """
 
     space: Space
@@ -78,6 +80,7 @@ class StudyPlan:
     extend: bool
     latency: bool
     starts: tuple[Start, ...] = ()
+    place: DataPlace = field(default_factory=DataPlace)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -104,6 +107,7 @@ class StudyPlan:
             "sampler": self.sampler,
             "pruner": self.pruner,
             "latency": self.latency,
+            **self.place.settings,
             "file": dict(self.space.study),
         }
 
@@ -131,6 +135,8 @@ def make_plan(
     seeds: int | None = None,
     epochs: int | None = None,
     data: str | None = None,
+    data_dir: str | None = None,
+    download: bool = False,
     sampler: str | None = None,
     pruner: str | None = None,
     workers: int | None = None,
@@ -170,7 +176,7 @@ def make_plan(
     _one_of("--sampler", chosen["sampler"], SAMPLERS)
     _one_of("--pruner", chosen["pruner"], PRUNERS)
     _one_of("--device", device, DEVICES)
-    _one_of("--data", chosen["data"], tuple(DATASETS))
+    _one_of("--data", chosen["data"], names())
     for flag in ("trials", "seeds"):
         _at_least(flag, chosen[flag], 1)
     _at_least("seed", chosen["seed"], 0)
@@ -178,7 +184,9 @@ def make_plan(
         _at_least("epochs", epochs, 1)
     loaded = replace(loaded, training={**loaded.training, "epochs": fixed(chosen["epochs"])})
     count = _workers(workers, device, gpus, chosen["trials"])
-    facts = load_data(chosen["data"]).facts
+    facts, place = settle_data(
+        chosen["data"], data_dir, fetch=download, space=loaded, url=url, stored=stored
+    )
     check_possible(loaded, facts)
     _check_together(loaded, chosen, facts, device)
     if latency is False and LATENCY_RATIO in loaded.objectives:
@@ -206,6 +214,7 @@ def make_plan(
         extend=extend,
         latency=chosen["latency"] or LATENCY_RATIO in loaded.objectives,
         starts=starts,
+        place=place,
     )
 
 

@@ -18,6 +18,7 @@ from search.interruption import Interrupted
 from search.mirror import Mirror
 from search.outcome import RUNNING
 from search.plan import StudyPlan, make_plan
+from search.splits import keep_split
 from search.store import Store, StudyRecord, now, read_studies
 from spaces.space import differences
 
@@ -44,6 +45,9 @@ def open_study(plan: StudyPlan, store: Store) -> tuple[Study, bool]:
             extended = True
     record = _find(store, plan.study)
     assert record is not None  # it was there, or has just been made
+    if plan.place.kept is not None:
+        with store.transaction() as connection:
+            keep_split(connection, plan.place.kept, plan.data.sizes)
     owner = {"host": platform.node(), "pid": os.getpid(), "since": now()}
     store.update_study(record.id, status=RUNNING, note="", owner=owner, settings=plan.settings)
     return Study(plan, store, record), extended
@@ -156,8 +160,8 @@ def run_study(
     Args:
         space: A space file, or the name of a shipped space.
         watch: Who wants to know how it goes.
-        **flags: As the command line's: study, storage, trials, seeds, epochs, data, sampler,
-            workers, device, seed, overrides, includes, extend.
+        **flags: As the command line's: study, storage, trials, seeds, epochs, data, data_dir,
+            download, sampler, workers, device, seed, overrides, includes, extend.
 
     Returns:
         Trials, front, and why it ended.

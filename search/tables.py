@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -159,6 +160,18 @@ findings = Table(
     metadata,
     Column("trial_id", ForeignKey("search_trials.id"), primary_key=True),
     Column("architecture", JSON, nullable=False),
+)
+
+# Which image of a data set is in which part: one byte an image (0 train, 1 validation, 2 test), in
+# the order of the files, compressed by zlib. checksum: of the images and labels.
+splits = Table(
+    "search_splits",
+    metadata,
+    Column("split_digest", String(48), primary_key=True),
+    Column("data", String(64), nullable=False),
+    Column("checksum", String(64), nullable=False),
+    Column("sizes", JSON, nullable=False),
+    Column("parts", LargeBinary, nullable=False),
 )
 
 artefacts = Table(

@@ -15,8 +15,9 @@ from blocks.backbone import site_table
 from blocks.build import MadeFor, build_network
 from blocks.found import found_architecture
 from blocks.pretrained import State, read_identified
-from search.batches import ResidentBatches, resident
-from search.datasets import load_data
+from search.batches import Batches, resident
+from search.data import Data
+from search.data_place import assigned_data
 from search.measure import measure_latency
 from search.outcome import (
     COMPLETE,
@@ -33,15 +34,32 @@ from spaces.training import Training
 
 Measured = tuple[tuple[str, str, float], ...]  # (split, metric, value)
 
-_on_device: dict[tuple[str, str], ResidentBatches] = {}
+_on_device: dict[tuple[Data, str], Batches] = {}
 
 
-def device_data(name: str, device: torch.device) -> ResidentBatches:
-    """A data set on a device, loaded once per process."""
-    key = (name, str(device))
+def device_data(data: Data, device: torch.device) -> Batches:
+    """A data set as a training takes it, put on the device once per process."""
+    key = (data, str(device))
     if key not in _on_device:
-        _on_device[key] = resident(load_data(name), device)
+        _on_device[key] = _batches(data, device)
     return _on_device[key]
+
+
+def sized_data(assignment: Assignment) -> Data:
+    """The data of an assignment, at the size that its network takes."""
+    data = assigned_data(assignment)
+    size = Architecture.from_json(assignment.architecture).input_size
+    return data.resized(size) if size else data
+
+
+def _batches(data: Data, device: torch.device) -> Batches:
+    if not data.streams:
+        return resident(data, device)
+    from search.streaming import StreamedBatches
+
+    # On a processor, processes that read would take from those that train.
+    processes = torch.get_num_threads() if device.type == "cuda" else 0
+    return StreamedBatches(data, device, processes=processes)
 
 
 @lru_cache(maxsize=2)
@@ -97,8 +115,8 @@ def _timed(assignment: Assignment, device: torch.device) -> dict[str, Any]:
     do not matter, and what was trained stays as it is.
     """
     try:
-        facts = load_data(assignment.data).facts
         architecture = Architecture.from_json(assignment.architecture)
+        facts = assigned_data(assignment).facts.of_size(architecture.input_size)
         bare = Architecture(architecture.backbone, (), architecture.input_size)
         network, baseline = (
             build_network(
@@ -128,8 +146,8 @@ def _trained(
 ) -> tuple[Measured, Mapping[str, Any] | None]:
     """What was measured, and the architecture that learnt choices have come to."""
     training = Training.from_json(assignment.training)
-    data = device_data(assignment.data, device)
-    facts = load_data(assignment.data).facts
+    images = sized_data(assignment)
+    data, facts = device_data(images, device), images.facts
     architecture = Architecture.from_json(assignment.architecture)
     made_for = MadeFor(architecture.backbone, facts.classes, facts.input_shape)
     identity = training.pretrained

@@ -8,9 +8,11 @@ import pytest
 from blocks import backbone, registry
 from blocks.conformance import OK
 from blocks.families.classes import FAMILIES
+from search import datasets
 from search.checking import find_subject, findings
 from search.cli import app
 from search.datasets import DATASETS
+from search.plan import make_plan
 from search.samplers import SAMPLERS
 from spaces.metrics import METRICS
 from spaces.space import parse_space
@@ -18,6 +20,7 @@ from spaces.space import parse_space
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BACKBONES = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
+DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 COMMANDS = [c.name or c.callback.__name__ for c in app.registered_commands]
 
 
@@ -75,12 +78,31 @@ def test_the_readmes_block_passes_the_suite(tmp_path, monkeypatch):
     assert [finding for finding in found if finding.state != OK] == []
 
 
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_has_a_row_that_names_its_files(name):
+    (row,) = [line for line in DATA.splitlines() if line.startswith(f"| `{name}` |")]
+    for layout in DATASETS[name].layouts[:1]:
+        for names in layout.files:
+            numbered = re.sub(r"data_batch_[2-5]", "data_batch_1", names[0]).removesuffix(".gz")
+            assert f"`{numbered}`" in row or name == "mnist"
+
+
+def test_the_documentations_own_data_set_is_one(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(# rings.py\n.*?)```", DATA, re.S)
+    assert len([line for line in code.splitlines() if line]) <= 20
+    monkeypatch.setattr(datasets, "DATASETS", dict(DATASETS))
+    (tmp_path / "rings.py").write_text(code, encoding="utf-8")
+    plan = make_plan("smoke", includes=[str(tmp_path / "rings.py")], data="rings")
+    assert plan.data.input_shape == (1, 16, 16)
+    assert plan.data.sizes == (360, 40, 100)
+
+
 def test_no_figure_is_left_to_fill_in():
     assert not re.findall(r"@[A-Z]+@|TODO|TBD", README)
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/backbones.md"]
+    "name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/backbones.md", "docs/data.md"]
 )
 def test_files_that_are_named_are_there(name):
     text = (ROOT / name).read_text(encoding="utf-8")
