@@ -265,21 +265,34 @@ def show_study(
     ] = None,
     trial: Annotated[int | None, typer.Argument(help="Number of one trial.")] = None,
     storage: Storage = STORAGE,
+    target_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            help="Say how many epochs and seconds each trial took to this validation accuracy."
+            " (default: the study's)",
+            show_default=False,
+        ),
+    ] = None,
     form: Format = "table",
 ) -> None:
     """Show a study's trials and front, or one trial in full.
 
-    Examples: search show attention; search show attention 7; search show attention --format json
+    Examples: search show attention; search show attention 7; search show attention --format json;
+    search show attention --target-accuracy 0.9
     """
-    from search import output, show
+    from search import output, show, trial_view
 
     _known_format(form, output.FORMATS)
     with _Reading(storage) as engine:
         if trial is not None and study is not None:
-            data = show.one_trial_data(engine, study, trial)
-            output.emit(output.csv_text([data]) if form == "csv" else output.json_text(data))
+            data = show.one_trial_data(engine, study, trial, target=target_accuracy)
+            if form == "table":
+                for table in trial_view.trial_tables(data):
+                    output.results.print(table)
+            else:
+                output.emit(output.csv_text([data]) if form == "csv" else output.json_text(data))
             return
-        data = show.study_data(engine, study)
+        data = show.study_data(engine, study, target=target_accuracy)
     if form == "json":
         output.emit(output.json_text(data))
     elif form == "csv":
@@ -288,6 +301,8 @@ def show_study(
     else:
         title = f"{data['study']}: {data['status']}, {len(data['front'])} on the front (*)"
         output.results.print(show.trials_table(title, data["trials"], data["front"]))
+        if "weights" in data:
+            output.results.print(Text(f"weights: {data['weights']}"))
 
 
 def _same_keys(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
