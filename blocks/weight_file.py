@@ -6,6 +6,7 @@ Our own are safetensors with the architecture in the metadata, so that a file is
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import warnings
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from blocks.build import build_network
@@ -23,6 +24,7 @@ from blocks.errors import CheckpointError, listing
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "state", "params")
 SAFETENSORS = ".safetensors"
+UNFINISHED = ".part"  # at the end of a name: is being written
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -114,6 +116,37 @@ def write_network(loaded: Loaded, path: str | Path) -> None:
         save_file(state, path, metadata=about)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from None
+
+
+def write_trained(network: nn.Module, path: str | Path, about: Mapping[str, str]) -> None:
+    """Write a network's state as safetensors, whole or not at all.
+
+    It is written beside its place and moved there, so that a file under its name is complete.
+    Tensors are kept bit for bit, in the usual order of dimensions, on the processor.
+
+    Args:
+        network: As ``build_network`` gives it.
+        path: The file; its folder is made where there is none.
+        about: What the file says of itself; ``architecture``, ``num_classes`` and ``in_channels``
+            make it one that ``open_network`` opens.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    state = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+    }
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f"{file.name}{UNFINISHED}")
+    try:
+        # save_file would make a file that its owner alone can read, whatever the umask
+        beside.write_bytes(save(state, metadata=dict(about)))
+        os.replace(beside, file)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def open_network(path: str | Path) -> nn.Module:

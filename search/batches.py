@@ -26,11 +26,21 @@ EVALUATION_PIXELS = 2**23
 
 
 class Batches(Protocol):
-    """Where a training takes its images from."""
+    """Where a training takes its images from.
+
+    Args:
+        count: Training images.
+        classes: How many there are.
+        device: Where batches are.
+        mean: Of each channel of the training images, of pixels from 0 to 255.
+        deviation: The same.
+    """
 
     count: int
     classes: int
     device: torch.device
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
 
     def train(
         self, training: Training, *, seed: int, epoch: int
@@ -110,6 +120,8 @@ class ResidentBatches:
         self.classes = classes
         self.device = device
         self.count = len(labels["train"])
+        self.mean = tuple(mean.tolist())
+        self.deviation = tuple(deviation.tolist())
         self._mean = mean.float().to(device)
         self._scale = (1 / deviation).float().to(device)
 

@@ -143,6 +143,22 @@ def run(
             show_default=False,
         ),
     ] = None,
+    keep_weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose final weights are kept beside the database: all, front (and the"
+            " baseline's) or none; what is kept already stays with none. (default: front)",
+            metavar="WHICH",
+        ),
+    ] = None,
+    target_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            help="Say how many epochs and seconds trials need to this validation accuracy, a"
+            " share such as 0.95. (default: none)",
+            show_default=False,
+        ),
+    ] = None,
     report: Annotated[
         str | None,
         typer.Option(help="Where the report goes. (default: STUDY-report.html)", metavar="PATH"),
@@ -181,6 +197,8 @@ def run(
         includes=include or (),
         extend=extend,
         latency=latency,
+        keep_weights=keep_weights,
+        target_accuracy=target_accuracy,
     )
     check_place(report_path(plan.study, report))
     _close_result(execute(plan, _watch()), storage, report)
@@ -207,6 +225,8 @@ def _close_result(result: StudyResult, storage: str, report: str | None) -> None
             output.remarks.print(Text(output.clean(remark)))
     path = write_report(result.study, storage=storage, output=report)
     tidy(storage_url(storage))
+    if result.weights:
+        typer.echo(f"weights: {output.clean(result.weights)}")
     typer.echo(f"report: {path}")
     if not result.succeeded:
         errors = {trial.error for trial in result.trials if trial.error}
@@ -261,21 +281,35 @@ def show_study(
     ] = None,
     trial: Annotated[int | None, typer.Argument(help="Number of one trial.")] = None,
     storage: Storage = STORAGE,
+    target_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            help="Say how many epochs and seconds each trial took to this validation accuracy."
+            " (default: the study's)",
+            show_default=False,
+        ),
+    ] = None,
     form: Format = "table",
 ) -> None:
     """Show a study's trials and front, or one trial in full.
 
-    Examples: search show attention; search show attention 7; search show attention --format json
+    Examples: search show attention; search show attention 7; search show attention --format json;
+    search show attention --target-accuracy 0.9
     """
-    from search import output, show
+    from search import output, show, trial_view
+    from search.kept import kept_words
 
     _known_format(form, output.FORMATS)
     with _Reading(storage) as engine:
         if trial is not None and study is not None:
-            data = show.one_trial_data(engine, study, trial)
-            output.emit(output.csv_text([data]) if form == "csv" else output.json_text(data))
+            data = show.one_trial_data(engine, study, trial, target=target_accuracy)
+            if form == "table":
+                for table in trial_view.trial_tables(data):
+                    output.results.print(table)
+            else:
+                output.emit(output.csv_text([data]) if form == "csv" else output.json_text(data))
             return
-        data = show.study_data(engine, study)
+        data = show.study_data(engine, study, target=target_accuracy)
     if form == "json":
         output.emit(output.json_text(data))
     elif form == "csv":
@@ -284,6 +318,8 @@ def show_study(
     else:
         title = f"{data['study']}: {data['status']}, {len(data['front'])} on the front (*)"
         output.results.print(show.trials_table(title, data["trials"], data["front"]))
+        if "weights" in data:
+            output.results.print(Text(f"weights: {kept_words(data['weights'])}"))
 
 
 def _same_keys(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from blocks.errors import SiteError
 from blocks.formulas import Cost
 from search.database import shown
 from search.front import front_numbers, objective_values
+from search.kept import Keeper, kept_data, kept_words
 from search.outcome import (
     COMPLETE,
     FAILED,
@@ -131,6 +133,7 @@ class StudyResult:
         front: Numbers of the non-dominated complete trials.
         note: Why it ended before its total, where it did.
         warning: What went wrong beside the study, if anything.
+        weights: How many files of final weights are kept, their size and folder; may be empty.
     """
 
     study: str
@@ -140,6 +143,7 @@ class StudyResult:
     front: list[int]
     note: str = ""
     warning: str = ""
+    weights: str = ""
 
     @property
     def succeeded(self) -> bool:
@@ -178,8 +182,11 @@ class Study:
         self.proposer = Proposer(
             plan.sampler, self.objectives, seed=plan.seed, space=plan.space, data=plan.data
         )
+        self.keeper = Keeper(store, plan.storage, self.id, plan.study, plan.keep_weights)
         self._load(record)
         self._add_baselines()
+        self.keeper.tidy()
+        self._settle_weights()
 
     # Rebuilding from the database. ---------------------------------------------------------------
 
@@ -230,6 +237,7 @@ class Study:
         attempt = self.store.start_attempt(self.id, number, owner=self.owner)
         trial.state = RUNNING
         self.running.add(number)
+        trained = _is_trained(trial)
         return Assignment(
             number,
             attempt,
@@ -239,12 +247,18 @@ class Study:
             self.plan.data.name,
             trial.seed,
             latency=self.plan.latency,
-            trained=_is_trained(trial),
+            trained=trained,
             weights=self._weights(trial),
+            checkpoint=str(self._checkpoint(number)),
             data_folder=self.plan.place.folder,
             data_size=self.plan.place.size,
             data_split=self.plan.place.split,
+            keep="" if trained else self.keeper.place(number),
         )
+
+    def _checkpoint(self, number: int) -> Path:
+        """Where a trial's training keeps how far it has come."""
+        return self.plan.artefacts.absolute() / "checkpoints" / f"{self.plan.study}-{number}.pt"
 
     def _weights(self, trial: TrialRecord) -> str:
         """The file of trained weights that a trial starts from; empty where it needs none."""
@@ -590,9 +604,16 @@ class Study:
         trial.measurements |= {(s, m): value for s, m, value in outcome.measurements}
         told = self._verdict(trial)
         content = {**provenance, **self.plan.place.provenance, "command": command_line()}
+        content |= outcome.made or {}
         if "pretrained" in trial.training:
             content["weights"] = self._weights(trial) or trial.training["pretrained"]
-        self.store.finish_trial(self.id, number, outcome, provenance=content, told=told)
+        files = self.keeper.rows(number, outcome)
+        key = self.store.finish_trial(
+            self.id, number, outcome, provenance=content, told=told, artefacts=files
+        )
+        self.keeper.note(number, key, files)
+        self._settle_weights()
+        self._checkpoint(number).unlink(missing_ok=True)
         self.running.discard(number)
         if outcome.found is not None:
             self._expect(number, outcome.found)
@@ -600,6 +621,11 @@ class Study:
             self._tell(*told)
         self.changed()
         return trial
+
+    def _settle_weights(self) -> None:
+        """Take away the weights that the front has moved away from."""
+        trials = list(self.trials.values())
+        self.keeper.settle(trials, lambda: front_numbers(trials, self.objectives))
 
     def on_lost(self, number: int, cause: str) -> None:
         """A worker died over a trial: let it wait for another attempt, a few times."""
@@ -689,6 +715,7 @@ class Study:
             front_numbers(trials, self.objectives),
             self.note,
             warning,
+            kept_words(kept_data(self.keeper.files.values())),
         )
 
 

@@ -5,6 +5,7 @@ Plain data that survives a pipe as JSON.
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,6 +36,7 @@ class Assignment:
         data_folder: Where the data's files are; empty for embedded data.
         data_size: Pixels of the side to which images of a folder are brought; 0: as they are.
         data_split: The stored split, where another one would be cut today; empty: none.
+        keep: The file that its final weights go to; empty where they are not kept.
     """
 
     trial: int
@@ -51,6 +53,7 @@ class Assignment:
     data_folder: str = ""
     data_size: int = 0
     data_split: str = ""
+    keep: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -69,6 +72,8 @@ class EpochResult:
         accuracy: Share of validation images classified right.
         learning_rate: At the end of the epoch.
         seconds: Wall time of training and validation.
+        images_per_second: Training images over the wall time of training alone.
+        peak_memory_bytes: The most memory in use at one moment of it, as ``PeakMemory`` has it.
     """
 
     epoch: int
@@ -78,6 +83,36 @@ class EpochResult:
     accuracy: float
     learning_rate: float
     seconds: float
+    images_per_second: float | None = None
+    peak_memory_bytes: float | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Which images of a split a network classified right, and how each class went.
+
+    Args:
+        split: "validation" or "test".
+        images: How many images it has.
+        right: One bit per image in the stored order of the split, as ``numpy.packbits`` packs them.
+        classes: (images, right, predicted) of every class: its images, those of them that were
+            right, and the images that were taken for it.
+    """
+
+    split: str
+    images: int
+    right: bytes
+    classes: tuple[tuple[int, int, int], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, the bits as base64."""
+        return {**asdict(self), "right": b64encode(self.right).decode("ascii")}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Answers:
+        """Read what ``to_json`` wrote."""
+        classes = tuple((images, right, taken) for images, right, taken in data["classes"])
+        return cls(data["split"], data["images"], b64decode(data["right"]), classes)
 
 
 @dataclass(frozen=True)
@@ -94,6 +129,8 @@ class Outcome:
         found: The architecture, as data, that learnt choices have come to, where there are any.
         latency: How and on what its latency was measured, where it was.
         made: What else belongs to its provenance, such as the epoch it went on from.
+        kept: ``sha256`` and ``bytes`` of the file of its final weights, where they were kept.
+        answers: By split, which images were right.
     """
 
     state: str
@@ -105,10 +142,12 @@ class Outcome:
     found: Mapping[str, Any] | None = None
     latency: Mapping[str, Any] | None = None
     made: Mapping[str, Any] | None = None
+    kept: Mapping[str, Any] | None = None
+    answers: tuple[Answers, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
-        return asdict(self)
+        return {**asdict(self), "answers": [answers.to_json() for answers in self.answers]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
@@ -123,4 +162,6 @@ class Outcome:
             data.get("found"),
             data.get("latency"),
             data.get("made"),
+            data.get("kept"),
+            tuple(Answers.from_json(answers) for answers in data.get("answers", ())),
         )

@@ -116,8 +116,10 @@ class StreamedBatches:
         self.classes = data.facts.classes
         self.count = data.facts.sizes[0]
         self.size: Size = data.facts.input_shape[1:]
-        self._mean = 255 * torch.tensor(data.mean, device=device)
-        self._scale = 1 / (255 * torch.tensor(data.deviation, device=device))
+        self.mean = tuple(255 * value for value in data.mean)
+        self.deviation = tuple(255 * value for value in data.deviation)
+        self._mean = torch.tensor(self.mean, device=device)
+        self._scale = 1 / torch.tensor(self.deviation, device=device)
 
     def train(
         self, training: Training, *, seed: int, epoch: int

@@ -22,8 +22,10 @@ from torch.nn import functional
 
 from blocks.build import stream_seed
 from search.batches import Batches, steps_of
+from search.evaluation import loss_and_accuracy
 from search.optimisation import Schedule, make_optimiser, make_schedule
 from search.outcome import EpochResult
+from search.peak import PeakMemory
 from search.tuning import freeze, keep_frozen
 from spaces.training import AUTO, BFLOAT16, Training
 
@@ -37,21 +39,6 @@ class Diverged(Exception):  # noqa: N818 - a way of ending, not an error
         super().__init__(
             f"training loss is {loss} in epoch {epoch}; a lower learning rate may help"
         )
-
-
-def evaluate(network: nn.Module, batches: Batches, split: str) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of a network on one split."""
-    network.eval()
-    loss = torch.zeros((), device=batches.device)
-    right = torch.zeros((), device=batches.device, dtype=torch.int64)
-    count = 0
-    with torch.inference_mode():
-        for images, labels in batches.part(split):
-            logits = network(images).float()
-            loss += functional.cross_entropy(logits, labels, reduction="sum")
-            right += (logits.argmax(dim=1) == labels).sum()
-            count += len(labels)
-    return float(loss) / count, int(right) / count
 
 
 def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[Any]:
@@ -151,8 +138,10 @@ def train(
     progress = begin(network, training, steps * training.epochs)
     if resumed is not None:
         progress.load(resumed)
+    memory = PeakMemory(batches.device)
     for epoch in range(len(progress.results) + 1, training.epochs + 1):
-        started = time.perf_counter()
+        memory.restart()
+        started = _clock(batches.device)
         # What networks draw themselves (dropout, stochastic depth) derives from (seed, epoch) too.
         torch.manual_seed(stream_seed(seed, "training", epoch))
         drawn = batches.train(training, seed=seed, epoch=epoch)
@@ -160,18 +149,33 @@ def train(
             loss, accuracy = _one_epoch(
                 progress, drawn, training, epoch, parts, done=(epoch - 1) * steps
             )
-            validation = evaluate(progress.evaluated, batches, "validation")
+            seconds = _clock(batches.device) - started
+            validation = loss_and_accuracy(progress.evaluated, batches.part("validation"))
         if not math.isfinite(validation[0]):
             raise Diverged(epoch, validation[0])
-        rate = float(progress.optimiser.param_groups[0]["lr"])
-        seconds = time.perf_counter() - started
-        result = EpochResult(epoch, loss, accuracy, *validation, rate, seconds)
+        result = EpochResult(
+            epoch,
+            loss,
+            accuracy,
+            *validation,
+            learning_rate=float(progress.optimiser.param_groups[0]["lr"]),
+            seconds=time.perf_counter() - started,
+            images_per_second=steps * training.batch_size / seconds,
+            peak_memory_bytes=memory.bytes(),
+        )
         progress.results.append(result)
         if not goes_on(result):
             break
         if epoch < training.epochs:
             kept(progress)
     return progress.evaluated
+
+
+def _clock(device: torch.device) -> float:
+    """The time, once the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _one_epoch(

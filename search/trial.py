@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import nn
 
 from blocks.architecture import Architecture
 from blocks.backbone import site_table
@@ -16,6 +17,7 @@ from blocks.build import MadeFor, build_network
 from blocks.found import found_architecture
 from blocks.pretrained import State, read_identified
 from search.batches import Batches, resident
+from search.checkpoint import Checkpoint, training_identity
 from search.data import Data
 from search.data_place import assigned_data
 from search.measure import measure_latency
@@ -28,11 +30,11 @@ from search.outcome import (
     EpochResult,
     Outcome,
 )
-from search.training import Diverged, evaluate, train
+from search.recording import about_weights, from_curve, from_splits, keep_weights
+from search.training import Diverged, arithmetic, train
+from spaces.candidate import Candidate, DataFacts
 from spaces.metrics import SPEED
 from spaces.training import Training
-
-Measured = tuple[tuple[str, str, float], ...]  # (split, metric, value)
 
 _on_device: dict[tuple[Data, str], Batches] = {}
 
@@ -47,8 +49,8 @@ def device_data(data: Data, device: torch.device) -> Batches:
 
 def sized_data(assignment: Assignment) -> Data:
     """The data of an assignment, at the size that its network takes."""
-    data = assigned_data(assignment)
     size = Architecture.from_json(assignment.architecture).input_size
+    data = assigned_data(assignment)
     return data.resized(size) if size else data
 
 
@@ -69,7 +71,11 @@ def _start(identity: str, path: str, made_for: MadeFor) -> State:
 
 
 def evaluate_candidate(
-    assignment: Assignment, *, device: torch.device, goes_on: Callable[[EpochResult], bool]
+    assignment: Assignment,
+    *,
+    device: torch.device,
+    goes_on: Callable[[EpochResult], bool],
+    provenance: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Build, train and measure one candidate.
 
@@ -77,6 +83,7 @@ def evaluate_candidate(
         assignment: What to evaluate.
         device: Where.
         goes_on: Told each epoch's result; False prunes the trial there.
+        provenance: Versions, device and threads: a checkpoint of others is not gone on from.
 
     Returns:
         The outcome; a mistake of the code is an outcome too (failed, with its traceback).
@@ -94,18 +101,22 @@ def evaluate_candidate(
 
     if assignment.trained:
         return ended(COMPLETE, **_timed(assignment, device))
+    checkpoint = Checkpoint(
+        assignment.checkpoint, training_identity(assignment, dict(provenance or {}))
+    )
     try:
-        measurements, found = _trained(assignment, device, note, epochs)
+        said = _trained(assignment, device, note, epochs, checkpoint)
     except Diverged as error:
         return ended(DIVERGED, error=str(error))
     except Exception as error:
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         return ended(FAILED, error=line, traceback=traceback.format_exc())
     if len(epochs) < Training.from_json(assignment.training).epochs:
-        return ended(PRUNED, measurements=measurements)
+        return ended(PRUNED, **said)
     timed = _timed(assignment, device) if assignment.latency else {}
-    measurements += timed.pop("measurements", ())
-    return ended(COMPLETE, measurements=measurements, found=found, **timed)
+    said["measurements"] += timed.pop("measurements", ())
+    errors = [one["error"] for one in (said, timed) if "error" in one]
+    return ended(COMPLETE, **{**said, **timed, "error": "; ".join(errors)})
 
 
 def _timed(assignment: Assignment, device: torch.device) -> dict[str, Any]:
@@ -143,39 +154,88 @@ def _trained(
     device: torch.device,
     note: Callable[[EpochResult], bool],
     epochs: list[EpochResult],
-) -> tuple[Measured, Mapping[str, Any] | None]:
-    """What was measured, and the architecture that learnt choices have come to."""
+    checkpoint: Checkpoint,
+) -> dict[str, Any]:
+    """What an outcome says of a training: its numbers, answers, weights and findings.
+
+    Where the device has too little memory for a batch, it is computed in two parts, or in as many
+    as it takes: the effective batch stays, and the outcome says it.
+    """
     training = Training.from_json(assignment.training)
+    parts = 1
+    while True:
+        try:
+            said = _evaluated(assignment, training, device, note, epochs, checkpoint, parts)
+        except torch.OutOfMemoryError:
+            parts *= 2
+            if parts > training.batch_size:
+                raise
+        else:
+            break
+        epochs.clear()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    if parts > 1:
+        said["made"] = {**said.get("made", {}), "batch in parts": parts}
+    return said
+
+
+def _evaluated(
+    assignment: Assignment,
+    training: Training,
+    device: torch.device,
+    note: Callable[[EpochResult], bool],
+    epochs: list[EpochResult],
+    checkpoint: Checkpoint,
+    parts: int,
+) -> dict[str, Any]:
+    """A whole training, and what its network then says."""
     images = sized_data(assignment)
     data, facts = device_data(images, device), images.facts
     architecture = Architecture.from_json(assignment.architecture)
+    network = _built(assignment, architecture, training, facts)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    said: dict[str, Any] = {}
+    resumed = checkpoint.read()
+    if resumed is not None:
+        epochs += [EpochResult(**result) for result in resumed["results"]]
+        said["made"] = {"went on after epoch": len(epochs)}
+    network = train(
+        network,
+        data,
+        training,
+        seed=assignment.seed,
+        goes_on=note,
+        resumed=resumed,
+        kept=checkpoint.keep,
+        parts=parts,
+    )
+    complete = len(epochs) == training.epochs
+    with arithmetic(training.precision, device):
+        measured, answers = from_splits(network, data, facts.classes, complete=complete)
+    said |= {"measurements": from_curve(epochs) + measured, "answers": answers}
+    if not complete:
+        return said
+    sites = site_table(architecture.backbone, facts.input_shape, facts.classes)
+    found = found_architecture(network, architecture, sites)
+    said["found"] = found.to_json() if found else None
+    if assignment.keep:
+        digest = Candidate(architecture, training, facts, assignment.label).digest
+        about = about_weights(assignment, facts, digest, mean=data.mean, deviation=data.deviation)
+        said |= keep_weights(network, assignment.keep, about)
+    return said
+
+
+def _built(
+    assignment: Assignment, architecture: Architecture, training: Training, facts: DataFacts
+) -> nn.Module:
+    """The network as its training finds it."""
     made_for = MadeFor(architecture.backbone, facts.classes, facts.input_shape)
     identity = training.pretrained
-    start = _start(identity, assignment.weights, made_for) if identity else False
-    network = build_network(
+    return build_network(
         architecture,
         num_classes=facts.classes,
         in_channels=facts.input_shape[0],
         seed=assignment.seed,
-        pretrained=start,
+        pretrained=_start(identity, assignment.weights, made_for) if identity else False,
     )
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network = train(network, data, training, seed=assignment.seed, goes_on=note)
-    last = epochs[-1]
-    best = max(epochs, key=lambda result: (result.accuracy, -result.epoch))
-    measured = [
-        ("validation", "accuracy", last.accuracy),
-        ("validation", "loss", last.loss),
-        ("validation", "best_accuracy", best.accuracy),
-        ("validation", "best_epoch", float(best.epoch)),
-        ("train", "loss", last.train_loss),
-        ("train", "accuracy", last.train_accuracy),
-        ("train", "seconds_per_epoch", sum(e.seconds for e in epochs) / len(epochs)),
-    ]
-    found = None
-    if len(epochs) == training.epochs:
-        loss, accuracy = evaluate(network, data, "test")
-        measured += [("test", "accuracy", accuracy), ("test", "loss", loss)]
-        sites = site_table(architecture.backbone, facts.input_shape, facts.classes)
-        found = found_architecture(network, architecture, sites)
-    return tuple(measured), found.to_json() if found else None

@@ -81,7 +81,9 @@ def main() -> None:
         if message["do"] == "leave":
             os._exit(0)  # everything is sent; taking torch down in order would cost a second
         assignment = Assignment(**message["assignment"])
-        outcome = evaluate_candidate(assignment, device=device, goes_on=goes_on)
+        outcome = evaluate_candidate(
+            assignment, device=device, goes_on=goes_on, provenance=provenance
+        )
         _send(answers, {"say": "outcome", "outcome": outcome.to_json()})
 
 

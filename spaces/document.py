@@ -47,6 +47,7 @@ from spaces.values import (
     distinct,
     is_number,
     needed,
+    number,
     one_of,
     short,
 )
@@ -66,6 +67,7 @@ CAP_PATTERN = f"^{re.sub(r'[?]P<[a-z]+>', '', CAP.pattern)}$"
 
 Path = tuple[str | int, ...]
 SAMPLERS = ("nsga2", "tpe", "random", "grid")
+KEEP_WEIGHTS = ALL, FRONT, NONE = ("all", "front", "none")
 
 
 @dataclass(frozen=True)
@@ -279,8 +281,8 @@ def _cap(value: Any) -> float | str:
 def _objective(name: str) -> str:
     if name in METRICS and name not in OBJECTIVES:
         raise ValueError(
-            f"{name} is recorded and no objective: absolute times of different moments do not"
-            f" compare. Optimise {METRICS[name].instead}, measured in turn with the baseline"
+            f"{name} is recorded and no objective: {METRICS[name].why_not}. Optimise"
+            f" {METRICS[name].instead}"
         )
     return one_of("objective", OBJECTIVES)(name)
 
@@ -360,6 +362,11 @@ CostName = Annotated[StrictStr, AfterValidator(one_of("cost", COSTS)), Names(lam
 SamplerName = Annotated[
     StrictStr, AfterValidator(one_of("sampler", SAMPLERS)), Names(lambda: SAMPLERS)
 ]
+KeepName = Annotated[
+    StrictStr,
+    AfterValidator(one_of("keep_weights", KEEP_WEIGHTS)),
+    Names(lambda: KEEP_WEIGHTS),
+]
 
 
 def _scalar(value: Any) -> Any:
@@ -382,6 +389,7 @@ Scalar: Any = Annotated[Any, PlainValidator(_scalar), WithJsonSchema(_SCALARS)]
 Item: Any = Annotated[Any, PlainValidator(_item), WithJsonSchema({"anyOf": [_SCALARS, _NAMES]})]
 
 
+Target: Any = number("a share above 0 and up to 1", exclusiveMinimum=0, maximum=1)
 OptionChoices: Any = choices(Scalar, list[Item])
 OptionTable: Any = dict[StrictStr, OptionChoices]
 
@@ -431,6 +439,8 @@ class StudySection(Section):
     sampler: SamplerName | None = None
     seed: Seed | None = None
     seeds: PositiveInt | None = None
+    keep_weights: KeepName | None = None
+    target_accuracy: Target = None
 
 
 class Document(Section):

@@ -9,10 +9,13 @@ from blocks import backbone, registry
 from blocks.conformance import OK
 from blocks.families.classes import FAMILIES
 from search import datasets
+from search.answers import FURTHER
 from search.checking import find_subject, findings
 from search.cli import app
 from search.datasets import DATASETS
+from search.outcome import EpochResult
 from search.plan import make_plan
+from search.recording import from_curve
 from search.samplers import SAMPLERS
 from spaces.metrics import METRICS
 from spaces.space import parse_space
@@ -21,7 +24,15 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BACKBONES = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
 DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+MEASUREMENTS = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
 COMMANDS = [c.name or c.callback.__name__ for c in app.registered_commands]
+
+
+def measured_names():
+    """The metrics, and every further number that a training or an epoch leaves."""
+    curve = [EpochResult(1, 1.0, 0.5, 1.0, 0.5, 0.1, 1.0, 100.0, 1e6)]
+    recorded = {metric for _, metric, _ in from_curve(curve)}
+    return sorted({*METRICS, *recorded, *FURTHER, "calibration_error", "recall", "precision"})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -60,6 +71,11 @@ def test_every_backbone_is_in_the_documentation(name):
 def test_every_family_and_every_class_of_networks_is_in_the_table(family):
     rows = [row for row in BACKBONES.splitlines() if row.startswith("| ")]
     assert any(family in row.split("|")[1] or f"`{family}`" in row for row in rows)
+
+
+@pytest.mark.parametrize("name", measured_names())
+def test_every_number_that_is_recorded_is_defined(name):
+    assert re.search(rf"^\| `{name}` \|", MEASUREMENTS, re.M)
 
 
 def test_the_readmes_spaces_are_spaces():
@@ -102,7 +118,11 @@ def test_no_figure_is_left_to_fill_in():
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/backbones.md", "docs/data.md"]
+    "name",
+    [
+        *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+        *("docs/backbones.md", "docs/data.md", "docs/measurements.md"),
+    ],
 )
 def test_files_that_are_named_are_there(name):
     text = (ROOT / name).read_text(encoding="utf-8")

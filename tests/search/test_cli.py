@@ -89,12 +89,35 @@ def test_show_csv_and_one_trial(ran):
     text = search("show", "mine", "--format", "csv", cwd=folder, check=0).stdout
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["number"] for row in rows] == ["0", "1", "2", "3"]
-    one = json.loads(search("show", "mine", "1", cwd=folder, check=0).stdout)
+    one = json.loads(search("show", "mine", "1", "--format", "json", cwd=folder, check=0).stdout)
     assert len(one["curve"]) == 1
     made = one["attempts"][0]["provenance"]
     assert made["versions"]["torch"]
     assert made["threads"] == 1 or os.cpu_count() > 2
     assert made["command"][1:] == ["run", "--space", "mine.yaml"]
+
+
+def test_one_trial_as_tables_and_the_time_to_a_target(ran):
+    table = search("show", "mine", "1", cwd=ran[0], check=0).stdout
+    for words in ("mine, trial 1: complete", "Classes, validation", "Classes, test", "images/s"):
+        assert words in table
+    table = search("show", "mine", "--target-accuracy", "0.01", cwd=ran[0], check=0).stdout
+    assert "to target" in table
+    done = search("show", "mine", "--target-accuracy", "7", cwd=ran[0], check=2)
+    assert "it must be a share above 0 and up to 1; write 0.07 for 7 %" in done.stderr
+
+
+def test_the_fronts_weights_are_kept_beside_the_database(ran):
+    data = shown(ran[0], "mine")
+    kept = {trial["number"]: trial["weights"] for trial in data["trials"] if "weights" in trial}
+    assert sorted(kept) == sorted({0, *data["front"]})
+    for weights in kept.values():
+        assert (ran[0] / weights["path"]).stat().st_size == weights["bytes"]
+    assert data["weights"]["files"] == len(kept)
+    assert data["weights"]["bytes"] == sum(weights["bytes"] for weights in kept.values())
+    words = f"weights: {len(kept)} files, "
+    assert words in ran[1].stdout
+    assert words in search("show", "mine", cwd=ran[0], check=0).stdout
 
 
 def test_list_and_the_default_study(ran):
@@ -135,7 +158,8 @@ def test_a_finished_study_run_again_trains_nothing(ran):
         (("run", "--space", "smoke", "--trials", "x"), "valid integer"),
         (("run", "--space", "smoke", "--trials", "xyz"), "given: 'xyz'"),
         (("run", "--space", "smoke", "--sampler", "nsga"), "Did you mean 'nsga2'"),
-        (("run", "--space", "smoke", "--data", "mnist"), "Allowed: digits"),
+        (("run", "--space", "smoke", "--data", "cifar11"), "Did you mean 'cifar10'?"),
+        (("run", "--space", "smoke", "--data", "mnist"), "train-images-idx3-ubyte"),
         (("run", "--space", "smoke", "--device", "tpu"), "Allowed: cpu, cuda"),
         (("run", "--space", "smoke", "--study", "../x"), "no name"),
         (("run", "--space", "smoke", "--storage", "x.db"), "no database URL"),
@@ -482,6 +506,8 @@ def test_a_killed_worker_is_replaced_and_its_trial_repeated(tmp_path):
     endings = [
         attempt["ending"]
         for number in range(4)
-        for attempt in json.loads(search("show", "mine", number, cwd=tmp_path).stdout)["attempts"]
+        for attempt in json.loads(
+            search("show", "mine", number, "--format", "json", cwd=tmp_path).stdout
+        )["attempts"]
     ]
     assert sorted(endings) == ["complete"] * 4 + ["lost"]

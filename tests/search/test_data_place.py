@@ -378,7 +378,7 @@ def test_a_study_on_cifar_files_from_the_command_line(space, cifar, tmp_path):
     said = " ".join(done.stderr.split())  # whatever the width of the table
     assert "cifar10: 3 x 32 x 32, 10 classes, 90 train / 10 validation / 20 test" in said
     assert "data_batch_1 (and 5 more) is not the published file" in " ".join(done.stderr.split())
-    one = json.loads(search("show", "small", "0", cwd=tmp_path).stdout)
+    one = json.loads(search("show", "small", "0", "--format", "json", cwd=tmp_path).stdout)
     assert one["state"] == "complete"
     made = one["attempts"][-1]["provenance"]["data"]
     assert made["folder"] == str(cifar / "cifar-10-batches-py")

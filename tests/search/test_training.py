@@ -16,8 +16,9 @@ from blocks.errors import DataError
 from search.batches import resident
 from search.checkpoint import Checkpoint
 from search.datasets import load_data
+from search.evaluation import loss_and_accuracy
 from search.outcome import Assignment
-from search.training import Diverged, evaluate, train
+from search.training import Diverged, train
 from search.trial import evaluate_candidate
 from spaces.training import Training
 
@@ -132,7 +133,7 @@ def test_label_smoothing_and_weight_decay_have_an_effect(few):
 
 def test_evaluation_is_independent_of_the_batch_and_of_training_mode(few):
     network = trained(few, epochs=1)[0]
-    loss, accuracy = evaluate(network, few, "validation")
+    loss, accuracy = loss_and_accuracy(network, few.part("validation"))
     network.train()
     network.eval()
     with torch.no_grad():
@@ -150,7 +151,7 @@ def test_the_average_of_the_weights_is_evaluated_in_their_place(few):
     # The weights themselves are trained as without, and only what is evaluated differs.
     assert [r.train_loss for r in results] == [r.train_loss for r in other]
     assert [r.loss for r in results] != [r.loss for r in other]
-    assert other[-1].loss == evaluate(averaged, few, "validation")[0]
+    assert other[-1].loss == loss_and_accuracy(averaged, few.part("validation"))[0]
     pairs = zip(plain.parameters(), averaged.parameters(), strict=True)
     assert not all(torch.equal(a, b) for a, b in pairs)
 

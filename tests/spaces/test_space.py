@@ -1,6 +1,7 @@
 import random
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -18,6 +19,7 @@ from spaces.space import (
     parse_space,
     shipped_spaces,
 )
+from spaces.training import LATER, Training
 
 SPACE = """\
 # A comment.
@@ -57,17 +59,19 @@ def test_what_a_space_holds():
     assert space.attention.own == {}
     assert space.attention.per_stage is False
     assert space.epochs == 3
-    assert space.training == {
+    assert {name: space.training[name] for name in space.training if name not in LATER} == {
         "epochs": fixed(3),
         "batch_size": fixed(64),
         "learning_rate": Range(0.01, 1.0, log=True),
         "momentum": fixed(0.9),
         "weight_decay": fixed(5e-4),
         "label_smoothing": fixed(0.0),
-        "pretrained": fixed(False),
-        "freeze": fixed("none"),
-        "attention_learning_rate": fixed(1.0),
     }
+    off = asdict(Training())
+    assert space.training["pretrained"] == fixed(False)
+    later = {name: fixed(off[name]) for name in LATER if name != "pretrained"}
+    assert {name: space.training[name] for name in later} == later
+    assert set(space.training) == set(off)
     assert space.objectives == {"accuracy": "max", "flops": "min", "params": "min"}
     assert space.constraints == (Constraint("params", "1.05x baseline"),)
     assert space.study == {"trials": 5, "seed": 1}
