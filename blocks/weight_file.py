@@ -6,6 +6,7 @@ Our own are safetensors with the architecture in the metadata, so that a file is
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import warnings
@@ -23,6 +24,7 @@ from blocks.errors import CheckpointError, listing
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "state", "params")
 SAFETENSORS = ".safetensors"
+UNFINISHED = ".part"  # at the end of a name: is being written
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -114,6 +116,36 @@ def write_network(loaded: Loaded, path: str | Path) -> None:
         save_file(state, path, metadata=about)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from None
+
+
+def write_trained(network: nn.Module, path: str | Path, about: Mapping[str, str]) -> None:
+    """Write a network's state as safetensors, whole or not at all.
+
+    It is written beside its place and moved there, so that a file under its name is complete.
+    Tensors are kept bit for bit, in the usual order of dimensions, on the processor.
+
+    Args:
+        network: As ``build_network`` gives it.
+        path: The file; its folder is made where there is none.
+        about: What the file says of itself; ``architecture``, ``num_classes`` and ``in_channels``
+            make it one that ``open_network`` opens.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    state = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+    }
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f"{file.name}{UNFINISHED}")
+    try:
+        save_file(state, beside, metadata=dict(about))
+    except SafetensorError as error:
+        beside.unlink(missing_ok=True)
+        raise OSError(f"{file}: cannot be written: {error}") from None
+    os.replace(beside, file)
 
 
 def open_network(path: str | Path) -> nn.Module:

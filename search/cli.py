@@ -129,6 +129,22 @@ def run(
             show_default=False,
         ),
     ] = None,
+    keep_weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose final weights are kept beside the database: all, front (and the"
+            " baseline's) or none; what is kept already stays with none. (default: front)",
+            metavar="WHICH",
+        ),
+    ] = None,
+    target_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            help="Say how many epochs and seconds trials need to this validation accuracy, a"
+            " share such as 0.95. (default: none)",
+            show_default=False,
+        ),
+    ] = None,
     report: Annotated[
         str | None,
         typer.Option(help="Where the report goes. (default: STUDY-report.html)", metavar="PATH"),
@@ -165,6 +181,8 @@ def run(
         includes=include or (),
         extend=extend,
         latency=latency,
+        keep_weights=keep_weights,
+        target_accuracy=target_accuracy,
     )
     check_place(report_path(plan.study, report))
     _close_result(execute(plan, _watch()), storage, report)
@@ -191,6 +209,8 @@ def _close_result(result: StudyResult, storage: str, report: str | None) -> None
             output.remarks.print(Text(output.clean(remark)))
     path = write_report(result.study, storage=storage, output=report)
     tidy(storage_url(storage))
+    if result.weights:
+        output.remarks.print(Text(f"weights: {output.clean(result.weights)}"))
     typer.echo(f"report: {path}")
     if not result.succeeded:
         errors = {trial.error for trial in result.trials if trial.error}

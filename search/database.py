@@ -57,6 +57,18 @@ def file_of(url: URL) -> Path:
     return Path(str(url.database))
 
 
+def home_of(url: URL) -> Path:
+    """The folder of the database; for one that is no file, the current one."""
+    return file_of(url).parent if is_sqlite(url) else Path()
+
+
+def artefacts_of(url: URL) -> Path:
+    """The folder beside the database for what is too big for it."""
+    if is_sqlite(url):
+        return file_of(url).with_suffix(".artefacts")
+    return Path("studies.artefacts")
+
+
 def open_for_writing(url: URL) -> Engine:
     """Open the database, making file and tables where there are none.
 

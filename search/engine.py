@@ -24,6 +24,7 @@ from blocks.errors import SiteError
 from blocks.formulas import Cost
 from search.database import shown
 from search.front import front_numbers, objective_values
+from search.kept import Keeper, kept_words
 from search.outcome import (
     COMPLETE,
     FAILED,
@@ -130,6 +131,7 @@ class StudyResult:
         front: Numbers of the non-dominated complete trials.
         note: Why it ended before its total, where it did.
         warning: What went wrong beside the study, if anything.
+        weights: How many files of final weights are kept, their size and folder; may be empty.
     """
 
     study: str
@@ -139,6 +141,7 @@ class StudyResult:
     front: list[int]
     note: str = ""
     warning: str = ""
+    weights: str = ""
 
     @property
     def succeeded(self) -> bool:
@@ -177,8 +180,11 @@ class Study:
         self.proposer = Proposer(
             plan.sampler, self.objectives, seed=plan.seed, space=plan.space, data=plan.data
         )
+        self.keeper = Keeper(store, plan.storage, self.id, plan.study, plan.keep_weights)
         self._load(record)
         self._add_baselines()
+        self.keeper.tidy()
+        self._settle_weights()
 
     # Rebuilding from the database. ---------------------------------------------------------------
 
@@ -228,6 +234,7 @@ class Study:
         attempt = self.store.start_attempt(self.id, number, owner=self.owner)
         trial.state = RUNNING
         self.running.add(number)
+        trained = _is_trained(trial)
         return Assignment(
             number,
             attempt,
@@ -237,8 +244,9 @@ class Study:
             self.plan.data.name,
             trial.seed,
             latency=self.plan.latency,
-            trained=_is_trained(trial),
+            trained=trained,
             weights=self._weights(trial),
+            keep="" if trained else self.keeper.place(number),
         )
 
     def _weights(self, trial: TrialRecord) -> str:
@@ -586,7 +594,12 @@ class Study:
         content = {**provenance, "command": command_line()}
         if "pretrained" in trial.training:
             content["weights"] = self._weights(trial) or trial.training["pretrained"]
-        self.store.finish_trial(self.id, number, outcome, provenance=content, told=told)
+        files = self.keeper.rows(number, outcome)
+        key = self.store.finish_trial(
+            self.id, number, outcome, provenance=content, told=told, artefacts=files
+        )
+        self.keeper.note(number, key, files)
+        self._settle_weights()
         self.running.discard(number)
         if outcome.found is not None:
             self._expect(number, outcome.found)
@@ -594,6 +607,11 @@ class Study:
             self._tell(*told)
         self.changed()
         return trial
+
+    def _settle_weights(self) -> None:
+        """Take away the weights that the front has moved away from."""
+        trials = list(self.trials.values())
+        self.keeper.settle(trials, lambda: front_numbers(trials, self.objectives))
 
     def on_lost(self, number: int, cause: str) -> None:
         """A worker died over a trial: let it wait for another attempt, a few times."""
@@ -682,6 +700,7 @@ class Study:
             front_numbers(trials, self.objectives),
             self.note,
             warning,
+            kept_words(self.keeper.files.values()),
         )
 
 

@@ -20,6 +20,11 @@ from search.show import front_table
 from search.store import TrialRecord
 
 FRONT_ROWS = 8
+KEEPING = {
+    "all": "the final weights of every complete trial",
+    "front": "the final weights of the front and of the baseline",
+    "none": "no weights of further trials",
+}
 REFRESH_SECONDS = 0.25
 
 
@@ -43,6 +48,7 @@ def settings_table(study: Study) -> Table:
         ("workers", f"{plan.workers} on {plan.device}; threads of each: {plan.threads}"),
         ("objectives", ", ".join(f"{n} {d}" for n, d in study.objectives.items())),
         ("latency", "timed in turn with the baseline" if plan.latency else "not timed"),
+        ("keeping", KEEPING[plan.keep_weights]),
         ("caps", ", ".join(str(c) for c in plan.space.constraints) or "none"),
         ("storage", output.clean(study.result().storage)),
     ]

@@ -5,6 +5,7 @@ Plain data that survives a pipe as JSON.
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,6 +32,7 @@ class Assignment:
         latency: Whether its network is timed beside the baseline.
         trained: Whether that is all, because its training is kept already.
         weights: The file of the backbone's trained weights, where ``training`` wants one's.
+        keep: The file that its final weights go to; empty where they are not kept.
     """
 
     trial: int
@@ -43,6 +45,7 @@ class Assignment:
     latency: bool = False
     trained: bool = False
     weights: str = ""
+    keep: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -61,6 +64,8 @@ class EpochResult:
         accuracy: Share of validation images classified right.
         learning_rate: At the end of the epoch.
         seconds: Wall time of training and validation.
+        images_per_second: Training images over the wall time of training alone.
+        peak_memory_bytes: The most memory in use at one moment of it, as ``PeakMemory`` has it.
     """
 
     epoch: int
@@ -70,6 +75,36 @@ class EpochResult:
     accuracy: float
     learning_rate: float
     seconds: float
+    images_per_second: float | None = None
+    peak_memory_bytes: float | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Which images of a split a network classified right, and how each class went.
+
+    Args:
+        split: "validation" or "test".
+        images: How many images it has.
+        right: One bit per image in the stored order of the split, as ``numpy.packbits`` packs them.
+        classes: (images, right, predicted) of every class: its images, those of them that were
+            right, and the images that were taken for it.
+    """
+
+    split: str
+    images: int
+    right: bytes
+    classes: tuple[tuple[int, int, int], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, the bits as base64."""
+        return {**asdict(self), "right": b64encode(self.right).decode("ascii")}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Answers:
+        """Read what ``to_json`` wrote."""
+        classes = tuple((images, right, taken) for images, right, taken in data["classes"])
+        return cls(data["split"], data["images"], b64decode(data["right"]), classes)
 
 
 @dataclass(frozen=True)
@@ -85,6 +120,8 @@ class Outcome:
         traceback: The whole, for failed.
         found: The architecture, as data, that learnt choices have come to, where there are any.
         latency: How and on what its latency was measured, where it was.
+        kept: ``sha256`` and ``bytes`` of the file of its final weights, where they were kept.
+        answers: By split, which images were right.
     """
 
     state: str
@@ -95,10 +132,12 @@ class Outcome:
     traceback: str = ""
     found: Mapping[str, Any] | None = None
     latency: Mapping[str, Any] | None = None
+    kept: Mapping[str, Any] | None = None
+    answers: tuple[Answers, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
-        return asdict(self)
+        return {**asdict(self), "answers": [answers.to_json() for answers in self.answers]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
@@ -112,4 +151,6 @@ class Outcome:
             data["traceback"],
             data.get("found"),
             data.get("latency"),
+            data.get("kept"),
+            tuple(Answers.from_json(answers) for answers in data.get("answers", ())),
         )

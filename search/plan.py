@@ -11,13 +11,21 @@ from typing import Any
 from sqlalchemy.engine import URL
 
 from blocks.errors import StudyError, listing, suggestion
-from search.database import DEFAULT_STORAGE, file_of, is_sqlite, open_for_reading, storage_url
+from search.convergence import check_target
+from search.database import (
+    DEFAULT_STORAGE,
+    artefacts_of,
+    file_of,
+    is_sqlite,
+    open_for_reading,
+    storage_url,
+)
 from search.datasets import DATASETS, load_data
 from search.include import include
 from search.starting import Start, read_starts
 from search.store import StudyRecord, read_studies
 from spaces.candidate import DataFacts
-from spaces.document import NAME, SAMPLERS
+from spaces.document import KEEP_WEIGHTS, NAME, SAMPLERS
 from spaces.drawing import check_possible
 from spaces.parameters import Range, fixed
 from spaces.space import Space, load_space
@@ -34,6 +42,8 @@ DEFAULTS: dict[str, Any] = {
     "pruner": "none",
     "data": "digits",
     "latency": False,
+    "keep_weights": "front",
+    "target_accuracy": None,
 }
 
 
@@ -59,6 +69,8 @@ class StudyPlan:
         extend: Whether a stored study may go on with another space.
         latency: Whether complete trials are timed beside the baseline.
         starts: The trained weights that backbones start from.
+        keep_weights: Whose final weights are kept: "all", "front" (and the baseline's) or "none".
+        target_accuracy: The validation accuracy to which epochs and seconds are counted, if any.
     """
 
     space: Space
@@ -78,6 +90,8 @@ class StudyPlan:
     extend: bool
     latency: bool
     starts: tuple[Start, ...] = ()
+    keep_weights: str = "front"
+    target_accuracy: float | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -104,15 +118,15 @@ class StudyPlan:
             "sampler": self.sampler,
             "pruner": self.pruner,
             "latency": self.latency,
+            "keep_weights": self.keep_weights,
+            **({"target_accuracy": self.target_accuracy} if self.target_accuracy else {}),
             "file": dict(self.space.study),
         }
 
     @property
     def artefacts(self) -> Path:
         """The folder beside the database for what is too big for it."""
-        if is_sqlite(self.storage):
-            return file_of(self.storage).with_suffix(".artefacts")
-        return Path("studies.artefacts")
+        return artefacts_of(self.storage)
 
 
 def usable_cores() -> int:
@@ -141,6 +155,8 @@ def make_plan(
     includes: Sequence[str] = (),
     extend: bool = False,
     latency: bool | None = None,
+    keep_weights: str | None = None,
+    target_accuracy: float | None = None,
 ) -> StudyPlan:
     """Put a space file and flags together.
 
@@ -165,10 +181,15 @@ def make_plan(
         "data": data,
         "epochs": epochs,
         "latency": latency,
+        "keep_weights": keep_weights,
+        "target_accuracy": target_accuracy,
     }
     chosen = _settled(given, loaded, stored)
     _one_of("--sampler", chosen["sampler"], SAMPLERS)
     _one_of("--pruner", chosen["pruner"], PRUNERS)
+    _one_of("--keep-weights", chosen["keep_weights"], KEEP_WEIGHTS)
+    if chosen["target_accuracy"] is not None:
+        check_target(chosen["target_accuracy"])
     _one_of("--device", device, DEVICES)
     _one_of("--data", chosen["data"], tuple(DATASETS))
     for flag in ("trials", "seeds"):
@@ -206,6 +227,8 @@ def make_plan(
         extend=extend,
         latency=chosen["latency"] or LATENCY_RATIO in loaded.objectives,
         starts=starts,
+        keep_weights=chosen["keep_weights"],
+        target_accuracy=chosen["target_accuracy"],
     )
 
 

@@ -10,7 +10,6 @@ from rich.table import Table
 from sqlalchemy import Engine
 
 from blocks.architecture import Architecture, identity_parameters
-from blocks.errors import StudyError
 from search import output
 from search.front import front_means, front_numbers
 from search.outcome import REJECTED
@@ -18,6 +17,7 @@ from search.store import (
     RejectedRecord,
     StudyRecord,
     TrialRecord,
+    find_trial,
     read_attempts,
     read_curves,
     read_findings,
@@ -167,11 +167,7 @@ def one_trial_data(engine: Engine, name: str, number: int) -> dict[str, Any]:
         StudyError: There is no such study or trial.
     """
     study = read_study(engine, name)
-    trials = {trial.number: trial for trial in read_trials(engine, study.id)}
-    if number not in trials:
-        have = f"0 to {max(trials)}" if trials else "none yet"
-        raise StudyError(f"study {study.name!r} has no trial {number}; its trials: {have}")
-    trial = trials[number]
+    trial = find_trial(engine, study, number)
     attempts = [
         {
             "number": attempt.number,

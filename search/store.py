@@ -20,6 +20,7 @@ from blocks.architecture import content_digest
 from blocks.errors import StudyError, listing, suggestion
 from blocks.formulas import Cost
 from search import tables
+from search.answers import keep_answers, keep_curve, read_further
 from search.outcome import COMPLETE, REUSED, RUNNING, SUCCEEDED, WAITING, EpochResult, Outcome
 from spaces.candidate import Candidate
 from spaces.metrics import METRICS, SPEED
@@ -258,6 +259,23 @@ def read_trials(engine: Engine, study_id: int) -> list[TrialRecord]:
         return _trials(connection, tables.trials.c.study_id == study_id)
 
 
+def find_trial(engine: Engine, study: StudyRecord, number: int) -> TrialRecord:
+    """One trial of a study.
+
+    Raises:
+        StudyError: It has none of that number.
+    """
+    trial = tables.trials.c
+    numbers = select(trial.number).where(trial.study_id == study.id)
+    with engine.connect() as connection:
+        found = _trials(connection, (trial.study_id == study.id) & (trial.number == number))
+        if found:
+            return found[0]
+        last = connection.execute(numbers.order_by(trial.number.desc())).scalars().first()
+    have = "none yet" if last is None else f"0 to {last}"
+    raise StudyError(f"study {study.name!r} has no trial {number}; its trials: {have}")
+
+
 def _trials(connection: Connection, condition: Any) -> list[TrialRecord]:
     trial, candidate = tables.trials, tables.candidates
     origin = trial.alias("origin")
@@ -339,6 +357,7 @@ def read_curves(engine: Engine, study_id: int) -> dict[int, list[EpochResult]]:
         .where(trial.c.study_id == study_id)
         .order_by(trial.c.number, curve.c.epoch)
     )
+    further = read_further(engine, study_id)
     found: dict[int, list[EpochResult]] = {}
     with engine.connect() as connection:
         for row in connection.execute(query):
@@ -351,6 +370,7 @@ def read_curves(engine: Engine, study_id: int) -> dict[int, list[EpochResult]]:
                     row.accuracy,
                     row.learning_rate,
                     row.seconds,
+                    **further.get((row.number, row.epoch), {}),
                 )
             )
     return found
@@ -682,7 +702,8 @@ class Store:
         *,
         provenance: Mapping[str, Any],
         told: tuple[int, str, list[float] | None] | None = None,
-    ) -> None:
+        artefacts: Sequence[Mapping[str, Any]] = (),
+    ) -> int:
         """Keep an outcome whole: state, curve, measurements, provenance, and what is told.
 
         Args:
@@ -691,6 +712,10 @@ class Store:
             outcome: How it ended.
             provenance: What made its numbers.
             told: (proposal, state, values) that the sampler will be told, if anything.
+            artefacts: kind, path, sha256 and bytes of the files that it left.
+
+        Returns:
+            The trial's key.
         """
         with self.transaction() as connection:
             trial_id = self._trial_id(connection, study_id, number)
@@ -706,8 +731,7 @@ class Store:
                 )
             )
             if outcome.epochs:
-                rows = [{"trial_id": trial_id, **epoch.__dict__} for epoch in outcome.epochs]
-                connection.execute(insert(tables.curves), rows)
+                keep_curve(connection, trial_id, outcome.epochs)
             if outcome.measurements:
                 rows = [
                     {"trial_id": trial_id, "split": split, "metric": metric, "value": value}
@@ -717,11 +741,17 @@ class Store:
             if outcome.found is not None:
                 row = {"trial_id": trial_id, "architecture": dict(outcome.found)}
                 connection.execute(insert(tables.findings), [row])
+            if outcome.answers:
+                keep_answers(connection, trial_id, outcome.answers)
+            if artefacts:
+                rows = [{"trial_id": trial_id, **artefact} for artefact in artefacts]
+                connection.execute(insert(tables.artefacts), rows)
             self._end_attempt(
                 connection, trial_id, outcome.state, outcome.error, outcome.traceback, provenance
             )
             if told is not None:
                 self._tell(connection, study_id, *told)
+        return trial_id
 
     def tell_proposal(
         self, study_id: int, proposal: int, state: str, values: list[float] | None

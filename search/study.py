@@ -140,6 +140,7 @@ def execute(plan: StudyPlan, watch: Watch | None = None) -> StudyResult:
             finally:
                 watch.ended()
                 study.interrupt()
+                study.keeper.close()
                 mirror.close()
                 store.update_study(study.id, status=status, note=study.note)
             return study.result(warning=mirror.problem)

@@ -145,6 +145,39 @@ curves = Table(
     Column("seconds", Float),
 )
 
+# Further numbers of an epoch: images_per_second, peak_memory_bytes.
+epochs = Table(
+    "search_epochs",
+    metadata,
+    Column("trial_id", ForeignKey("search_trials.id"), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("metric", String(48), primary_key=True),
+    Column("value", Float, nullable=False),
+)
+
+# Which images of a split were classified right: one bit each, in the split's stored order, as
+# numpy.packbits packs them (the first image is the highest bit of the first byte).
+answers = Table(
+    "search_answers",
+    metadata,
+    Column("trial_id", ForeignKey("search_trials.id"), primary_key=True),
+    Column("split", String(16), primary_key=True),
+    Column("images", Integer, nullable=False),
+    Column("right", LargeBinary, nullable=False),
+)
+
+# predicted: the images of the split that were taken for this class.
+classes = Table(
+    "search_classes",
+    metadata,
+    Column("trial_id", ForeignKey("search_trials.id"), primary_key=True),
+    Column("split", String(16), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("images", Integer, nullable=False),
+    Column("right", Integer, nullable=False),
+    Column("predicted", Integer, nullable=False),
+)
+
 measurements = Table(
     "search_measurements",
     metadata,

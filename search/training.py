@@ -19,11 +19,13 @@ from torch.nn import functional
 from blocks.build import stream_seed
 from blocks.errors import DataError
 from search.datasets import Data
+from search.evaluation import loss_and_accuracy
 from search.outcome import EpochResult
+from search.peak import PeakMemory
 from search.tuning import freeze, keep_frozen, parameter_groups
 from spaces.candidate import Training
 
-EVALUATION_BATCH = 512
+EVALUATION_BATCH = 512  # images
 
 
 class Diverged(Exception):  # noqa: N818 - a way of ending, not an error
@@ -42,10 +44,19 @@ class DeviceData:
     Args:
         images: Split -> (N, C, H, W), float32, channels last.
         labels: Split -> (N,).
+        mean: Of each channel, of pixels from 0 to 255; what was taken off.
+        deviation: Of each channel; what was divided by.
     """
 
     images: dict[str, Tensor]
     labels: dict[str, Tensor]
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+
+    def part(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """A whole split in its stored order: (images, labels) of one batch after another."""
+        parts = (torch.split(t[split], EVALUATION_BATCH) for t in (self.images, self.labels))
+        return zip(*parts, strict=True)
 
 
 def to_device(data: Data, device: torch.device) -> DeviceData:
@@ -59,22 +70,10 @@ def to_device(data: Data, device: torch.device) -> DeviceData:
         return images.to(device).contiguous(memory_format=torch.channels_last)
 
     labels = {split: torch.from_numpy(values).to(device) for split, values in data.labels.items()}
-    return DeviceData({split: normalised(split) for split in data.images}, labels)
-
-
-def evaluate(network: nn.Module, data: DeviceData, split: str) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of a network on one split."""
-    network.eval()
-    images, labels = data.images[split], data.labels[split]
-    loss = torch.zeros((), device=labels.device)
-    right = torch.zeros((), device=labels.device, dtype=torch.int64)
-    with torch.inference_mode():
-        for start in range(0, len(labels), EVALUATION_BATCH):
-            part = slice(start, start + EVALUATION_BATCH)
-            logits = network(images[part])
-            loss += functional.cross_entropy(logits, labels[part], reduction="sum")
-            right += (logits.argmax(dim=1) == labels[part]).sum()
-    return float(loss) / len(labels), int(right) / len(labels)
+    images = {split: normalised(split) for split in data.images}
+    return DeviceData(
+        images, labels, tuple(mean.flatten().tolist()), tuple(deviation.flatten().tolist())
+    )
 
 
 def train(
@@ -116,7 +115,9 @@ def train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimiser, T_max=steps_per_epoch * training.epochs
     )
+    memory = PeakMemory(data.labels["train"].device)
     for epoch in range(1, training.epochs + 1):
+        memory.restart()
         started = time.perf_counter()
         order = _order(count, seed=seed, epoch=epoch).to(data.labels["train"].device)
         batches = torch.split(order[: steps_per_epoch * training.batch_size], training.batch_size)
@@ -125,7 +126,8 @@ def train(
         )
         if not math.isfinite(train_loss):
             raise Diverged(epoch, train_loss)
-        loss, accuracy = evaluate(network, data, "validation")
+        train_seconds = time.perf_counter() - started
+        loss, accuracy = loss_and_accuracy(network, data.part("validation"))
         result = EpochResult(
             epoch,
             train_loss,
@@ -134,6 +136,8 @@ def train(
             accuracy,
             float(schedule.get_last_lr()[0]),
             time.perf_counter() - started,
+            steps_per_epoch * training.batch_size / train_seconds,
+            memory.bytes(),
         )
         if not math.isfinite(loss):
             raise Diverged(epoch, loss)

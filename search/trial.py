@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import nn
 
 from blocks.architecture import Architecture
 from blocks.backbone import site_table
@@ -26,11 +27,10 @@ from search.outcome import (
     EpochResult,
     Outcome,
 )
-from search.training import DeviceData, Diverged, evaluate, to_device, train
-from spaces.candidate import Training
+from search.recording import about_weights, from_curve, from_splits, keep_weights
+from search.training import DeviceData, Diverged, to_device, train
+from spaces.candidate import Candidate, DataFacts, Training
 from spaces.metrics import SPEED
-
-Measured = tuple[tuple[str, str, float], ...]  # (split, metric, value)
 
 _on_device: dict[tuple[str, str], DeviceData] = {}
 
@@ -76,17 +76,27 @@ def evaluate_candidate(
     if assignment.trained:
         return ended(COMPLETE, **_timed(assignment, device))
     try:
-        measurements, found = _trained(assignment, device, note, epochs)
+        said = _trained(assignment, device, note, epochs)
     except Diverged as error:
         return ended(DIVERGED, error=str(error))
     except Exception as error:
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         return ended(FAILED, error=line, traceback=traceback.format_exc())
     if len(epochs) < Training.from_json(assignment.training).epochs:
-        return ended(PRUNED, measurements=measurements)
-    timed = _timed(assignment, device) if assignment.latency else {}
-    measurements += timed.pop("measurements", ())
-    return ended(COMPLETE, measurements=measurements, found=found, **timed)
+        return ended(PRUNED, **said)
+    return ended(COMPLETE, **_with_latency(said, assignment, device))
+
+
+def _with_latency(
+    said: dict[str, Any], assignment: Assignment, device: torch.device
+) -> dict[str, Any]:
+    """What is said of a training, and of its network's latency where that is wanted."""
+    if not assignment.latency:
+        return said
+    timed = _timed(assignment, device)
+    measurements = said["measurements"] + timed.pop("measurements", ())
+    errors = [part["error"] for part in (said, timed) if "error" in part]
+    return {**said, **timed, "measurements": measurements, "error": "; ".join(errors)}
 
 
 def _timed(assignment: Assignment, device: torch.device) -> dict[str, Any]:
@@ -124,40 +134,41 @@ def _trained(
     device: torch.device,
     note: Callable[[EpochResult], bool],
     epochs: list[EpochResult],
-) -> tuple[Measured, Mapping[str, Any] | None]:
-    """What was measured, and the architecture that learnt choices have come to."""
+) -> dict[str, Any]:
+    """What an outcome says of a training: its numbers, answers, weights and findings."""
     training = Training.from_json(assignment.training)
     data = device_data(assignment.data, device)
     facts = load_data(assignment.data).facts
     architecture = Architecture.from_json(assignment.architecture)
+    network = _built(assignment, architecture, training, facts)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    torch.manual_seed(stream_seed(assignment.seed, "training"))
+    train(network, data, training, seed=assignment.seed, goes_on=note)
+    complete = len(epochs) == training.epochs
+    measured, answers = from_splits(network, data, facts.classes, complete=complete)
+    said: dict[str, Any] = {"measurements": from_curve(epochs) + measured, "answers": answers}
+    if not complete:
+        return said
+    sites = site_table(architecture.backbone, facts.input_shape, facts.classes)
+    found = found_architecture(network, architecture, sites)
+    said["found"] = found.to_json() if found else None
+    if assignment.keep:
+        digest = Candidate(architecture, training, facts, assignment.label).digest
+        about = about_weights(assignment, facts, digest, mean=data.mean, deviation=data.deviation)
+        said |= keep_weights(network, assignment.keep, about)
+    return said
+
+
+def _built(
+    assignment: Assignment, architecture: Architecture, training: Training, facts: DataFacts
+) -> nn.Module:
+    """The network as its training finds it."""
     made_for = MadeFor(architecture.backbone, facts.classes, facts.input_shape)
     identity = training.pretrained
-    start = _start(identity, assignment.weights, made_for) if identity else False
-    network = build_network(
+    return build_network(
         architecture,
         num_classes=facts.classes,
         in_channels=facts.input_shape[0],
         seed=assignment.seed,
-        pretrained=start,
+        pretrained=_start(identity, assignment.weights, made_for) if identity else False,
     )
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    torch.manual_seed(stream_seed(assignment.seed, "training"))
-    train(network, data, training, seed=assignment.seed, goes_on=note)
-    last = epochs[-1]
-    best = max(epochs, key=lambda result: (result.accuracy, -result.epoch))
-    measured = [
-        ("validation", "accuracy", last.accuracy),
-        ("validation", "loss", last.loss),
-        ("validation", "best_accuracy", best.accuracy),
-        ("validation", "best_epoch", float(best.epoch)),
-        ("train", "loss", last.train_loss),
-        ("train", "accuracy", last.train_accuracy),
-        ("train", "seconds_per_epoch", sum(e.seconds for e in epochs) / len(epochs)),
-    ]
-    found = None
-    if len(epochs) == training.epochs:
-        loss, accuracy = evaluate(network, data, "test")
-        measured += [("test", "accuracy", accuracy), ("test", "loss", loss)]
-        sites = site_table(architecture.backbone, facts.input_shape, facts.classes)
-        found = found_architecture(network, architecture, sites)
-    return tuple(measured), found.to_json() if found else None

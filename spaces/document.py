@@ -58,6 +58,7 @@ CAP_PATTERN = f"^{re.sub(r'[?]P<[a-z]+>', '', CAP.pattern)}$"
 
 Path = tuple[str | int, ...]
 SAMPLERS = ("nsga2", "tpe", "random", "grid")
+KEEP_WEIGHTS = ALL, FRONT, NONE = ("all", "front", "none")
 
 
 @dataclass(frozen=True)
@@ -420,6 +421,11 @@ Pretrained: Any = Annotated[
 SamplerName = Annotated[
     StrictStr, AfterValidator(_one_of("sampler", SAMPLERS)), _Names(lambda: SAMPLERS)
 ]
+KeepName = Annotated[
+    StrictStr,
+    AfterValidator(_one_of("keep_weights", KEEP_WEIGHTS)),
+    _Names(lambda: KEEP_WEIGHTS),
+]
 
 
 def _scalar(value: Any) -> Any:
@@ -452,10 +458,10 @@ End: Any = Annotated[Any, PlainValidator(_end), WithJsonSchema({"type": "number"
 def _number(what: str, *, whole: bool = False, **bounds: float) -> Any:
     """The annotation of a number within bounds, which are named as in JSON Schema."""
     low, above = bounds.get("minimum", -LARGEST), bounds.get("exclusiveMinimum", -math.inf)
-    below = bounds.get("exclusiveMaximum", math.inf)
+    below, high = bounds.get("exclusiveMaximum", math.inf), bounds.get("maximum", LARGEST)
 
     def check(value: Any) -> float:
-        if not (_is_number(value) and low <= value < below and value > above) or (
+        if not (_is_number(value) and low <= value < below and above < value <= high) or (
             whole and not isinstance(value, int)
         ):
             raise _needed(f"{what} is needed")
@@ -527,6 +533,7 @@ PositiveInt: Any = _number("a whole number from 1", whole=True, minimum=1)
 Seed: Any = _number("a whole number from 0", whole=True, minimum=0)
 Positive: Any = _number("a number above 0, such as 0.01,", exclusiveMinimum=0)
 NotNegative: Any = _number("a number from 0, such as 0.0005,", minimum=0)
+Target: Any = _number("a share above 0 and up to 1", exclusiveMinimum=0, maximum=1)
 Share: Any = _number("a number from 0 to below 1", minimum=0, exclusiveMaximum=1)
 
 
@@ -581,6 +588,8 @@ class StudySection(_Section):
     sampler: SamplerName | None = None
     seed: Seed | None = None
     seeds: PositiveInt | None = None
+    keep_weights: KeepName | None = None
+    target_accuracy: Target = None
 
 
 class Document(_Section):

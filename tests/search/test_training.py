@@ -7,8 +7,9 @@ from blocks.architecture import Architecture, Placement
 from blocks.build import build_network
 from blocks.errors import DataError
 from search.datasets import load_data
+from search.evaluation import loss_and_accuracy
 from search.outcome import Assignment
-from search.training import DeviceData, Diverged, evaluate, to_device, train
+from search.training import DeviceData, Diverged, to_device, train
 from search.trial import evaluate_candidate
 from spaces.candidate import Training
 
@@ -115,7 +116,7 @@ def test_label_smoothing_and_weight_decay_have_an_effect(few):
 
 def test_evaluation_is_independent_of_the_batch_and_of_training_mode(few):
     network = trained(few, epochs=1)[0]
-    loss, accuracy = evaluate(network, few, "validation")
+    loss, accuracy = loss_and_accuracy(network, few.part("validation"))
     network.train()
     network.eval()
     with torch.no_grad():
