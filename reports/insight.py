@@ -11,10 +11,12 @@ from reports.figures import marker_icon
 from reports.findings import Findings
 from reports.insight_figures import Line, map_picture, overlaid, specificity_chart
 from reports.records import StudyRecords
+from search.insight.pairs import by_pair
 from search.insight.store import FREQUENCY, GATES, GRADCAM, MAPS, Insight
 from search.store import TrialRecord
 
-TRIALS_AT_MOST, IMAGES_AT_MOST, ROWS_AT_MOST, GROUPS_AT_MOST = 6, 8, 120, 6
+TRIALS_AT_MOST, IMAGES_AT_MOST = 8, 8  # 72 pictures of 64 x 64: less than a megabyte
+LINES_AT_MOST, ROWS_AT_MOST, GROUPS_AT_MOST = 12, 120, 6
 
 Kinds = Mapping[str, Insight]
 
@@ -33,7 +35,7 @@ def insight_section(findings: Findings) -> dict[str, Any] | None:
         "images": _image_rows(records, pictured),
         "more": len(trials) - len(pictured),
         "notes": _notes(records, trials),
-        "chart": _chart(records, pictured),
+        "chart": _chart(records, trials),
         "chance": _chance(records, trials),
         "surveyed": _surveyed(records, trials),
         "stages": _stage_rows(records, trials),
@@ -138,9 +140,8 @@ def _chart(records: StudyRecords, trials: Sequence[TrialRecord]) -> Any:
         )
         for trial, content in _contents(records, trials, GATES)
     ]
-    return specificity_chart(
-        [line for line in lines if line.values], _least_chance(records, trials)
-    )
+    drawn = [line for line in lines if line.values][:LINES_AT_MOST]
+    return specificity_chart(drawn, _least_chance(records, trials))
 
 
 def _least_chance(records: StudyRecords, trials: Sequence[TrialRecord]) -> float | None:
@@ -158,7 +159,8 @@ def _surveyed(records: StudyRecords, trials: Sequence[TrialRecord]) -> int:
 
 
 def _number(value: float | None, decimals: int = 3) -> str:
-    return wording.DASH if value is None else wording.fixed(value, decimals)
+    text = wording.DASH if value is None else wording.fixed(value, decimals)
+    return text.replace("-", wording.MINUS)
 
 
 def stage_word(stage: int) -> str:
@@ -200,13 +202,10 @@ def _frequency_rows(records: StudyRecords, trials: Sequence[TrialRecord]) -> lis
 
 
 def _groups(groups: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """The groups with the largest shares, and how many there are beside."""
-    ranked = sorted(groups, key=lambda group: -(group["share"] or 0.0))
-    shown = [
-        (f"{group['u']},{group['v']}", wording.percent(group["share"] or 0.0))
-        for group in ranked[:GROUPS_AT_MOST]
-    ]
-    more = len(groups) - len(shown)
+    """The frequencies with the largest shares, and how many there are beside."""
+    found = by_pair(groups)
+    shown = [(share.pair, wording.percent(share.share)) for share in found[:GROUPS_AT_MOST]]
+    more = len(found) - len(shown)
     return shown + ([(f"{more} more", "")] if more else [])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from search import output
+from search.insight.pairs import by_pair
 from search.insight.store import FREQUENCY, GATES, GRADCAM, MAPS
 
 if TYPE_CHECKING:
@@ -95,16 +96,14 @@ def _frequencies(content: Mapping[str, Any]) -> Table:
         )
         for site in content["sites"]
     ]
-    columns = ("site", "map", "frequencies", "largest shares: (u,v) of its group's energy")
+    columns = ("site", "map", "frequencies", "largest shares: (u,v) of its channels' energy")
     return output.table("Frequency energy", columns, rows)
 
 
 def top_groups(groups: Sequence[Mapping[str, Any]], count: int = GROUPS_SHOWN) -> str:
-    """The groups with the largest shares: ``0,0 61.2 %; 0,1 8.0 %``."""
-    ranked = sorted(groups, key=lambda group: -(group["share"] or 0.0))
+    """The frequencies with the largest shares: ``0,0 61.2 %; 0,1 8.0 %``."""
     return "; ".join(
-        f"{group['u']},{group['v']} {output.percent(group['share'] or 0.0)}"
-        for group in ranked[:count]
+        f"{share.pair} {output.percent(share.share)}" for share in by_pair(groups)[:count]
     )
 
 

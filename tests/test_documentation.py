@@ -80,7 +80,7 @@ def test_no_figure_is_left_to_fill_in():
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/backbones.md"]
+    "name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/backbones.md", "docs/explain.md"]
 )
 def test_files_that_are_named_are_there(name):
     text = (ROOT / name).read_text(encoding="utf-8")

@@ -251,9 +251,16 @@ def _mean(rows: Sequence[dict[str, Any]], name: str) -> float | None:
 def _frequencies(found: Sequence[tuple[Placed, FrequencyShares]]) -> Insight:
     sites = []
     for block, shares in found:
+        columns = (shares.shares, shares.means, shares.energies)
         groups = [
-            {"u": u, "v": v, "share": number(share), "mean_share": number(mean)}
-            for (u, v), share, mean in zip(shares.pairs, shares.shares, shares.means, strict=True)
+            {
+                "u": u,
+                "v": v,
+                "share": number(share),
+                "mean_share": number(mean),
+                "energy": number(energy),
+            }
+            for (u, v), share, mean, energy in zip(shares.pairs, *columns, strict=True)
         ]
         for group, weight in zip(groups, shares.weights, strict=False):  # none where given
             group["weight"] = number(weight)

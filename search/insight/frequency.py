@@ -33,6 +33,7 @@ class FrequencyShares:
         pairs: (u, v) of each group; of learnt ones the pair with the largest weight.
         weights: Learnt: softmax weight of that pair; empty where frequencies were given.
         shares: Share of the group's energy in its own coefficient.
+        energies: Share of the map's energy that is in the group's channels.
         means: Share of the same channels' energy in their mean, frequency (0, 0).
         spectrum_uv: Share of all channels' energy at every pair of the grid.
         distinct: Different pairs of the grid on this map: 49 from 7 x 7 pixels on.
@@ -42,6 +43,7 @@ class FrequencyShares:
     pairs: Pairs
     weights: tuple[float, ...]
     shares: tuple[float, ...]
+    energies: tuple[float, ...]
     means: tuple[float, ...]
     spectrum_uv: Tensor
     distinct: int
@@ -111,6 +113,7 @@ class FrequencyTally:
             pairs,
             weights,
             tuple((picked_G / energy_G).tolist()),
+            tuple((energy_G / energy_G.sum()).tolist()),
             tuple((mean_G / energy_G).tolist()),
             spectrum_Cuv.sum(0) / energy_C.sum(),
             distinct[0] * distinct[1],

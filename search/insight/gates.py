@@ -26,7 +26,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-FAINT = 1e-10  # of the mean energy: below, a channel or pixel of an image has no gain
+# Of the mean energy of an image's channels or pixels: below, one has no gain. Where a block adds to
+# the map (self-attention), what it adds to next to nothing is no multiple that says anything.
+FAINT = 1e-3
 CONSTANT = 1e-5  # a deviation of this share of the mean is rounding
 
 

@@ -60,7 +60,8 @@ FREQUENCY = Insight(
                 "size": [4, 4],
                 "distinct": 16,
                 "groups": [
-                    {"u": u, "v": 0, "share": 0.05 * u, "mean_share": 0.3} for u in range(8)
+                    {"u": u, "v": 0, "share": 0.05 * u, "mean_share": 0.3, "energy": 0.125}
+                    for u in range(8)
                 ],
                 "spectrum": [],
             }

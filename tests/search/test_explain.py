@@ -155,7 +155,10 @@ def test_the_terminal_shows_every_trial(study, load, storage):
     text = capture.get()
     for words in ("no attention is inserted", "specificity", "0,0", "of diagonal", "stage3"):
         assert words in text
-    groups = [{"u": 0, "v": 0, "share": 0.25}, {"u": 6, "v": 0, "share": 0.5}]
+    groups = [
+        {"u": 0, "v": 0, "share": 0.25, "energy": 0.5},
+        {"u": 6, "v": 0, "share": 0.5, "energy": 0.5},
+    ]
     assert top_groups(groups, 1) == "6,0 50.0 %"
 
 

@@ -24,6 +24,7 @@ def test_a_group_picks_up_all_of_its_own_wave_and_none_of_another():
     assert found.pairs == ((0, 1), (6, 0))
     assert found.shares == pytest.approx((1.0, 0.0), abs=1e-6)
     assert found.means == pytest.approx((0.0, 0.0), abs=1e-6)
+    assert found.energies == pytest.approx((5 / 7, 2 / 7))
     # Energies 1 + 4 + 1 of wave (0, 1) and 1 of (3, 3).
     assert found.spectrum_uv[0, 1] == pytest.approx(6 / 7)
     assert found.spectrum_uv[3, 3] == pytest.approx(1 / 7)
