@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from blocks.build import build_network
@@ -141,11 +141,12 @@ def write_trained(network: nn.Module, path: str | Path, about: Mapping[str, str]
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f"{file.name}{UNFINISHED}")
     try:
-        save_file(state, beside, metadata=dict(about))
-    except SafetensorError as error:
+        # save_file would make a file that its owner alone can read, whatever the umask
+        beside.write_bytes(save(state, metadata=dict(about)))
+        os.replace(beside, file)
+    except OSError:
         beside.unlink(missing_ok=True)
-        raise OSError(f"{file}: cannot be written: {error}") from None
-    os.replace(beside, file)
+        raise
 
 
 def open_network(path: str | Path) -> nn.Module:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SPEEDS = ("latency_ratio", "latency_ms", "throughput")
+RECORDED = ("calibration_error", "curve_area", "images_per_second", "peak_memory_bytes")
+EPOCH_RECORDED = ("images_per_second", "peak_memory_bytes")
 TRIAL_COLUMNS = (
     *("number", "state", "label", "type", "placement", "reduction", "frequency", "baseline"),
     *("seed", "digest", "architecture_digest", "backbone", "epochs", "accuracy", "test_accuracy"),
@@ -22,6 +24,7 @@ TRIAL_COLUMNS = (
         "macs",
         "flops",
         *SPEEDS,
+        *RECORDED,
         "front",
         "seconds",
         "created",
@@ -31,7 +34,7 @@ TRIAL_COLUMNS = (
 )
 CURVE_COLUMNS = (
     *("number", "label", "seed", "epoch", "train_loss", "train_accuracy", "loss", "accuracy"),
-    *("learning_rate", "seconds"),
+    *("learning_rate", "seconds", *EPOCH_RECORDED),
 )
 TYPES = {
     "number": "int64",
@@ -44,7 +47,7 @@ TYPES = {
     "accuracy": "float64",
     "test_accuracy": "float64",
     "seconds": "float64",
-    **dict.fromkeys(SPEEDS, "float64"),
+    **dict.fromkeys((*SPEEDS, *RECORDED), "float64"),
     "params": "int64",
     "trainable_params": "int64",
     "macs": "int64",

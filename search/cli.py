@@ -149,6 +149,12 @@ def run(
         str | None,
         typer.Option(help="Where the report goes. (default: STUDY-report.html)", metavar="PATH"),
     ] = None,
+    look: Annotated[
+        bool,
+        typer.Option(
+            "--explain", help="At the end, look at the baseline and the front (search explain)."
+        ),
+    ] = False,
 ) -> None:
     """Run a study, or go on with it; ends with the front and the report's path.
 
@@ -185,7 +191,23 @@ def run(
         target_accuracy=target_accuracy,
     )
     check_place(report_path(plan.study, report))
-    _close_result(execute(plan, _watch()), storage, report)
+    if look and plan.keep_weights == "none":
+        raise StudyError("--explain looks at kept networks: it needs --keep-weights front, or all")
+    result = execute(plan, _watch())
+    if look and result.front:
+        _look(result.study, storage)
+    _close_result(result, storage, report)
+
+
+def _look(study: str, storage: str) -> None:
+    """Look at baseline and front; a study is not lost where that cannot be done."""
+    from search import output
+    from search.explain import explain as look_at
+
+    try:
+        look_at(study, storage=storage)
+    except ToolError as error:
+        output.remarks.print(Text(output.clean(f"--explain: {error}")))
 
 
 def _watch() -> Any:
@@ -265,21 +287,34 @@ def show_study(
     ] = None,
     trial: Annotated[int | None, typer.Argument(help="Number of one trial.")] = None,
     storage: Storage = STORAGE,
+    target_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            help="Say how many epochs and seconds each trial took to this validation accuracy."
+            " (default: the study's)",
+            show_default=False,
+        ),
+    ] = None,
     form: Format = "table",
 ) -> None:
     """Show a study's trials and front, or one trial in full.
 
-    Examples: search show attention; search show attention 7; search show attention --format json
+    Examples: search show attention; search show attention 7; search show attention --format json;
+    search show attention --target-accuracy 0.9
     """
-    from search import output, show
+    from search import output, show, trial_view
 
     _known_format(form, output.FORMATS)
     with _Reading(storage) as engine:
         if trial is not None and study is not None:
-            data = show.one_trial_data(engine, study, trial)
-            output.emit(output.csv_text([data]) if form == "csv" else output.json_text(data))
+            data = show.one_trial_data(engine, study, trial, target=target_accuracy)
+            if form == "table":
+                for table in trial_view.trial_tables(data):
+                    output.results.print(table)
+            else:
+                output.emit(output.csv_text([data]) if form == "csv" else output.json_text(data))
             return
-        data = show.study_data(engine, study)
+        data = show.study_data(engine, study, target=target_accuracy)
     if form == "json":
         output.emit(output.json_text(data))
     elif form == "csv":
@@ -288,6 +323,8 @@ def show_study(
     else:
         title = f"{data['study']}: {data['status']}, {len(data['front'])} on the front (*)"
         output.results.print(show.trials_table(title, data["trials"], data["front"]))
+        if "weights" in data:
+            output.results.print(Text(f"weights: {data['weights']}"))
 
 
 def _same_keys(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

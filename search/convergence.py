@@ -37,19 +37,27 @@ def reached(curve: Sequence[EpochResult], target: float) -> Reached | None:
     return None
 
 
-def curve_area(curve: Sequence[EpochResult]) -> float:
+def to_target(curve: Sequence[EpochResult], target: float) -> dict[str, float | None]:
+    """Epochs and seconds to a target, by name; None where the curve never reached it."""
+    found = reached(curve, target)
+    if found is None:
+        return {EPOCHS: None, SECONDS: None}
+    return {EPOCHS: found.epochs, SECONDS: found.seconds}
+
+
+def curve_area(accuracies: Sequence[float]) -> float:
     """The mean height of a validation curve, by trapezoids over epochs from the first to the last.
 
     With accuracies a_1 to a_E it is (a_1 / 2 + a_2 + ... + a_(E-1) + a_E / 2) / (E - 1), a share
     from 0 to 1; of one epoch, a_1. Nothing is taken to be known before the first epoch.
 
     Args:
-        curve: One entry or more.
+        accuracies: On validation, after every epoch; one or more.
     """
-    heights = [result.accuracy for result in curve]
-    if len(heights) == 1:
-        return heights[0]
-    return (sum(heights) - (heights[0] + heights[-1]) / 2) / (len(heights) - 1)
+    first, last = accuracies[0], accuracies[-1]
+    if len(accuracies) == 1:
+        return first
+    return (sum(accuracies) - (first + last) / 2) / (len(accuracies) - 1)
 
 
 def check_target(target: float) -> None:

@@ -35,27 +35,28 @@ class Split:
 
     Args:
         name: train, validation or test.
-        images: Normalised, (N, C, H, W).
-        pictures: 8-bit, (N, C, H, W).
+        images: Those of some rows, normalised as in training, (n, C, H, W).
+        pictures: Those of some rows as they are, 8-bit, (n, C, H, W).
         labels: Class numbers (N,).
         classes: How many there are.
     """
 
     name: str
-    images: Tensor
-    pictures: NDArray[np.uint8]
+    images: Callable[[Sequence[int]], Tensor]
+    pictures: Callable[[Sequence[int]], NDArray[np.uint8]]
     labels: Tensor
     classes: int
 
-    def surveyed(self) -> Tensor:
+    def surveyed(self) -> list[int]:
         """The images of the statistics: all, or so many evenly spread."""
         count = min(len(self.labels), SURVEYED_AT_MOST)
-        return torch.linspace(0, len(self.labels) - 1, count, dtype=torch.float64).round().long()
+        rows: list[int] = np.linspace(0, len(self.labels) - 1, count).round().astype(int).tolist()
+        return rows
 
     def gazed(self, numbers: Sequence[int]) -> Gazed:
         """Some images to look at."""
         rows = list(numbers)
-        return Gazed(rows, self.images[rows], self.pictures[rows], self.labels[rows])
+        return Gazed(rows, self.images(rows), self.pictures(rows), self.labels[rows])
 
 
 @dataclass(frozen=True)
@@ -216,8 +217,8 @@ def read_split(study: StudyRecord, name: str) -> Split:
     resident = to_device(data, torch.device("cpu"))
     return Split(
         name,
-        resident.images[name],
-        data.images[name],
+        lambda rows: resident.images[name][list(rows)],
+        lambda rows: data.images[name][list(rows)],
         resident.labels[name],
         data.facts.classes,
     )
@@ -254,18 +255,16 @@ def _look(
 ) -> Explanation:
     """Survey every network, choose the images from what they say, and look at these."""
     rows = split.surveyed()
+    images, labels = split.images(rows), split.labels[rows]
     overviews = {
-        trial.number: survey(
-            load(trial.number), split.images[rows], split.labels[rows], split.classes
-        )
-        for trial in trials
+        trial.number: survey(load(trial.number), images, labels, split.classes) for trial in trials
     }
     right = [overview.right for overview in overviews.values()]
     if isinstance(wanted, tuple):
         numbers = chosen_images(wanted, right, len(split.labels), split.name)
     else:
         picked = chosen_images(wanted, right, len(rows), split.name)
-        numbers = [int(rows[row]) for row in picked]
+        numbers = [rows[row] for row in picked]
     gazed = split.gazed(numbers)
     explained = []
     for trial in trials:

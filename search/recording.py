@@ -40,7 +40,7 @@ def from_curve(epochs: Sequence[EpochResult]) -> Measured:
         ("validation", "loss", last.loss),
         ("validation", "best_accuracy", best.accuracy),
         ("validation", "best_epoch", float(best.epoch)),
-        ("validation", AREA, curve_area(epochs)),
+        ("validation", AREA, curve_area([e.accuracy for e in epochs])),
         ("train", "loss", last.train_loss),
         ("train", "accuracy", last.train_accuracy),
         ("train", "seconds_per_epoch", fmean(e.seconds for e in epochs)),

@@ -11,7 +11,10 @@ from sqlalchemy import Engine
 
 from blocks.architecture import Architecture, identity_parameters
 from search import output
+from search.answers import read_classes
+from search.convergence import EPOCHS, SECONDS, check_target, to_target
 from search.front import front_means, front_numbers
+from search.kept import KeptFile, kept_words, read_kept, size_words
 from search.outcome import REJECTED
 from search.store import (
     RejectedRecord,
@@ -27,9 +30,11 @@ from search.store import (
     read_trials,
 )
 
+RECORDED = ("calibration_error", "curve_area", "images_per_second", "peak_memory_bytes")
 
-def trial_data(trial: TrialRecord) -> dict[str, Any]:
-    """One trial as plain data."""
+
+def trial_data(trial: TrialRecord, kept: KeptFile | None = None) -> dict[str, Any]:
+    """One trial as plain data, with the file of its weights where they are kept."""
     data: dict[str, Any] = {
         "number": trial.number,
         "state": trial.state,
@@ -50,7 +55,10 @@ def trial_data(trial: TrialRecord) -> dict[str, Any]:
         "parameters": trial.parameters,
         "training": trial.training,
         "seconds": trial.seconds,
+        **{name: getattr(trial, name) for name in RECORDED},
     }
+    if kept is not None:
+        data["weights"] = kept.to_json()
     if trial.speed:
         data |= _latency_data(trial)
     if trial.error:
@@ -110,15 +118,27 @@ def _rejected_data(rejected: RejectedRecord) -> dict[str, Any]:
     }
 
 
-def study_data(engine: Engine, name: str | None) -> dict[str, Any]:
+def study_data(engine: Engine, name: str | None, *, target: float | None = None) -> dict[str, Any]:
     """A study with its trials and front as plain data.
 
+    Args:
+        engine: Of the database.
+        name: The study's; None: the one that was run last.
+        target: Validation accuracy to which epochs and seconds are counted; None: the study's own.
+
     Raises:
-        StudyError: There is no such study.
+        StudyError: There is no such study, or the target is no share.
     """
     study = read_study(engine, name)
     trials = read_trials(engine, study.id)
     rejected = read_rejected(engine, study.id)
+    kept = read_kept(engine, study.id)
+    shown = {trial.number: trial_data(trial, kept.get(trial.number)) for trial in trials}
+    target = _target(study, target)
+    if target is not None:
+        curves = read_curves(engine, study.id)
+        for number, data in shown.items():
+            data |= to_target(curves.get(number, ()), target)
     data = {
         "study": study.name,
         "status": study.status,
@@ -128,12 +148,28 @@ def study_data(engine: Engine, name: str | None) -> dict[str, Any]:
         **study.identity,
         "settings": {k: v for k, v in study.settings.items() if k != "file"},
         "front": front_numbers(trials, study.objectives),
-        "trials": [trial_data(t) for t in trials] + [_rejected_data(r) for r in rejected],
+        "trials": [*shown.values(), *(_rejected_data(r) for r in rejected)],
     }
+    if target is not None:
+        data["target_accuracy"] = target
+    if kept:
+        data["weights"] = kept_words({file.path: file for file in kept.values()}.values())
     means = front_means(trials, study.objectives)
     if means:
         data["front_means"] = means
     return data
+
+
+def _target(study: StudyRecord, given: float | None) -> float | None:
+    """The accuracy that is asked for, else the study's own.
+
+    Raises:
+        StudyError: It is no share.
+    """
+    target = study.settings.get("target_accuracy") if given is None else given
+    if target is not None:
+        check_target(target)
+    return target
 
 
 def studies_data(engine: Engine) -> list[dict[str, Any]]:
@@ -160,11 +196,19 @@ def _study_row(engine: Engine, study: StudyRecord) -> dict[str, Any]:
     }
 
 
-def one_trial_data(engine: Engine, name: str, number: int) -> dict[str, Any]:
-    """One trial with its learning curve and attempts.
+def one_trial_data(
+    engine: Engine, name: str, number: int, *, target: float | None = None
+) -> dict[str, Any]:
+    """One trial with its learning curve, classes and attempts.
+
+    Args:
+        engine: Of the database.
+        name: The study's.
+        number: The trial.
+        target: As for ``study_data``.
 
     Raises:
-        StudyError: There is no such study or trial.
+        StudyError: There is no such study or trial, or the target is no share.
     """
     study = read_study(engine, name)
     trial = find_trial(engine, study, number)
@@ -187,7 +231,10 @@ def one_trial_data(engine: Engine, name: str, number: int) -> dict[str, Any]:
         {"split": split, "metric": metric, "value": value}
         for (split, metric), value in sorted(trial.measurements.items())
     ]
-    data = trial_data(trial)
+    data = trial_data(trial, read_kept(engine, study.id).get(number))
+    target = _target(study, target)
+    if target is not None:
+        data |= {"target_accuracy": target, **to_target(curve, target)}
     made: dict[str, Any] = next(
         (a["provenance"]["latency"] for a in reversed(attempts) if "latency" in a["provenance"]), {}
     )
@@ -198,6 +245,7 @@ def one_trial_data(engine: Engine, name: str, number: int) -> dict[str, Any]:
         **data,
         "measurements": measurements,
         **({"found": found} if (found := read_findings(engine, study.id).get(number)) else {}),
+        "classes": read_classes(engine, study.id, number).get(number, {}),
         "curve": [epoch.__dict__ for epoch in curve],
         "attempts": attempts,
     }
@@ -205,6 +253,7 @@ def one_trial_data(engine: Engine, name: str, number: int) -> dict[str, Any]:
 
 # Tables for the terminal. ------------------------------------------------------------------------
 
+TARGET_COLUMNS = ("to target", "in")
 COST_COLUMNS = ("params", "macs", "flops")
 
 
@@ -221,16 +270,29 @@ def trials_table(title: str, rows: Sequence[Mapping[str, Any]], front: Sequence[
             latency_words(row.get("latency_ratio"), row.get("latency", {})),
             "" if row["seed"] is None else row["seed"],
             row["epochs"],
+            *_target_cells(row),
+            size_words(row["weights"]["bytes"]) if "weights" in row else "",
             row.get("error", ""),
         )
         for row in rows
     ]
     columns = ["trial", "state", "block", "accuracy", "test", *COST_COLUMNS]
-    columns += ["latency", "seed", "epochs", "error"]
-    columns, shown = _without_empty(columns, shown, ("latency", "error"))
-    return output.table(
-        title, columns, shown, droppable=("epochs", "macs", "seed", "test", "params")
+    columns += ["latency", "seed", "epochs", *TARGET_COLUMNS, "weights", "error"]
+    columns, shown = _without_empty(
+        columns, shown, ("latency", *TARGET_COLUMNS, "weights", "error")
     )
+    return output.table(
+        title, columns, shown, droppable=("weights", "epochs", "macs", "seed", "test", "params")
+    )
+
+
+def _target_cells(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Epochs and seconds to the target; a dash where a curve never reached it."""
+    if EPOCHS not in row or row["accuracy"] is None:
+        return "", ""
+    if row[EPOCHS] is None:
+        return "-", "-"
+    return str(row[EPOCHS]), f"{row[SECONDS]:.1f} s"
 
 
 def _without_empty(

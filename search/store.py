@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, insert, inspect, select, update
@@ -21,6 +23,7 @@ from blocks.errors import StudyError, listing, suggestion
 from blocks.formulas import Cost
 from search import tables
 from search.answers import keep_answers, keep_curve, read_further
+from search.convergence import AREA, curve_area
 from search.outcome import COMPLETE, REUSED, RUNNING, SUCCEEDED, WAITING, EpochResult, Outcome
 from spaces.candidate import Candidate
 from spaces.metrics import METRICS, SPEED
@@ -111,6 +114,26 @@ class TrialRecord:
     def test_accuracy(self) -> float | None:
         """Test accuracy at the end of a complete trial."""
         return self.measurements.get(("test", "accuracy"))
+
+    @property
+    def calibration_error(self) -> float | None:
+        """Expected calibration error on validation, where it was measured."""
+        return self.measurements.get(("validation", "calibration_error"))
+
+    @property
+    def curve_area(self) -> float | None:
+        """Mean height of its validation curve."""
+        return self.measurements.get(("validation", "curve_area"))
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Training images a second, the median of its epochs, where that was measured."""
+        return self.measurements.get(("train", "images_per_second"))
+
+    @property
+    def peak_memory_bytes(self) -> float | None:
+        """The most memory in use at one moment of its training, where that was measured."""
+        return self.measurements.get(("train", "peak_memory_bytes"))
 
     @property
     def latency_ratio(self) -> float | None:
@@ -300,7 +323,27 @@ def _trials(connection: Connection, condition: Any) -> list[TrialRecord]:
     )
     for row in rows:
         records[row.trial_id].measurements[row.split, row.metric] = row.value
+    _add_areas(connection, condition, records)
     return list(records.values())
+
+
+def _add_areas(connection: Connection, condition: Any, records: Mapping[int, TrialRecord]) -> None:
+    """Give trials that an earlier version measured the area under their stored curve."""
+    lacking = {k for k, t in records.items() if t.accuracy is not None and t.curve_area is None}
+    if not lacking:
+        return
+    trial, curve = tables.trials, tables.curves
+    source = func.coalesce(trial.c.origin_trial_id, trial.c.id)
+    query = (
+        select(trial.c.id, curve.c.accuracy)
+        .join(curve, curve.c.trial_id == source)
+        .where(condition)
+        .order_by(trial.c.id, curve.c.epoch)
+    )
+    for key, rows in groupby(connection.execute(query), key=itemgetter(0)):
+        if key in lacking:
+            area = curve_area([row.accuracy for row in rows])
+            records[key].measurements["validation", AREA] = area
 
 
 def _trial(row: Row[Any]) -> TrialRecord:

@@ -334,8 +334,8 @@ def _distinct(values: list[Any]) -> list[Any]:
 def _objective(name: str) -> str:
     if name in METRICS and name not in OBJECTIVES:
         raise ValueError(
-            f"{name} is recorded and no objective: absolute times of different moments do not"
-            f" compare. Optimise {METRICS[name].instead}, measured in turn with the baseline"
+            f"{name} is recorded and no objective: {METRICS[name].why_not}. Optimise"
+            f" {METRICS[name].instead}"
         )
     return _one_of("objective", OBJECTIVES)(name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SPEED = "speed"  # the split of what is timed
+MOMENTS = "absolute times of different moments do not compare, a ratio to the baseline does"
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Metric:
         is_cost: Whether it is known exactly before training.
         split: Of the measurements, the one that it is among.
         instead: What to optimise instead, for one that is recorded and no objective.
+        why_not: Why it is none.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Metric:
     is_cost: bool
     split: str = "validation"
     instead: str = ""
+    why_not: str = ""
 
     @property
     def direction(self) -> str:
@@ -65,6 +68,7 @@ METRICS = {
             is_cost=False,
             split=SPEED,
             instead="latency_ratio",
+            why_not=MOMENTS,
         ),
         Metric(
             "throughput",
@@ -73,6 +77,29 @@ METRICS = {
             is_cost=False,
             split=SPEED,
             instead="latency_ratio",
+            why_not=MOMENTS,
+        ),
+        Metric(
+            "curve_area",
+            "higher",
+            "mean height of the validation accuracy's curve over the epochs, 0 to 1",
+            is_cost=False,
+        ),
+        Metric(
+            "epochs_to_target",
+            "lower",
+            "first epoch whose validation accuracy reaches the study's target_accuracy",
+            is_cost=False,
+            instead="curve_area",
+            why_not="a curve that never reaches the target has none",
+        ),
+        Metric(
+            "seconds_to_target",
+            "lower",
+            "wall time of the epochs until validation accuracy reaches the target_accuracy",
+            is_cost=False,
+            instead="curve_area",
+            why_not="a curve that never reaches the target has none",
         ),
     )
 }

@@ -8,9 +8,12 @@ import pytest
 from blocks import backbone, registry
 from blocks.conformance import OK
 from blocks.families.classes import FAMILIES
+from search.answers import FURTHER
 from search.checking import find_subject, findings
 from search.cli import app
 from search.datasets import DATASETS
+from search.outcome import EpochResult
+from search.recording import from_curve
 from search.samplers import SAMPLERS
 from spaces.metrics import METRICS
 from spaces.space import parse_space
@@ -18,7 +21,15 @@ from spaces.space import parse_space
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BACKBONES = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
+MEASUREMENTS = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
 COMMANDS = [c.name or c.callback.__name__ for c in app.registered_commands]
+
+
+def measured_names():
+    """The metrics, and every further number that a training or an epoch leaves."""
+    curve = [EpochResult(1, 1.0, 0.5, 1.0, 0.5, 0.1, 1.0, 100.0, 1e6)]
+    recorded = {metric for _, metric, _ in from_curve(curve)}
+    return sorted({*METRICS, *recorded, *FURTHER, "calibration_error", "recall", "precision"})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -59,6 +70,11 @@ def test_every_family_and_every_class_of_networks_is_in_the_table(family):
     assert any(family in row.split("|")[1] or f"`{family}`" in row for row in rows)
 
 
+@pytest.mark.parametrize("name", measured_names())
+def test_every_number_that_is_recorded_is_defined(name):
+    assert re.search(rf"^\| `{name}` \|", MEASUREMENTS, re.M)
+
+
 def test_the_readmes_spaces_are_spaces():
     first, *others = re.findall(r"```yaml\n(.*?)```", README, re.S)
     assert parse_space(first).study["trials"] == 24
@@ -80,7 +96,11 @@ def test_no_figure_is_left_to_fill_in():
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/backbones.md", "docs/explain.md"]
+    "name",
+    [
+        *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+        *("docs/backbones.md", "docs/explain.md", "docs/measurements.md"),
+    ],
 )
 def test_files_that_are_named_are_there(name):
     text = (ROOT / name).read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ Sizes are bounded whatever the network: ``examine`` says how. Needs no torch.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,7 +75,7 @@ def write_insights(engine: Engine, trial_id: int, insights: Mapping[str, Insight
     with engine.begin() as connection:
         connection.execute(delete(table).where(table.c.trial_id == trial_id))
         connection.execute(insert(table), rows)
-    return sum(len(row["images"]) + len(str(row["content"])) for row in rows)
+    return sum(len(row["images"]) + len(json.dumps(row["content"])) for row in rows)
 
 
 def read_insights(

@@ -89,7 +89,7 @@ def test_show_csv_and_one_trial(ran):
     text = search("show", "mine", "--format", "csv", cwd=folder, check=0).stdout
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["number"] for row in rows] == ["0", "1", "2", "3"]
-    one = json.loads(search("show", "mine", "1", cwd=folder, check=0).stdout)
+    one = json.loads(search("show", "mine", "1", "--format", "json", cwd=folder, check=0).stdout)
     assert len(one["curve"]) == 1
     made = one["attempts"][0]["provenance"]
     assert made["versions"]["torch"]
@@ -482,6 +482,8 @@ def test_a_killed_worker_is_replaced_and_its_trial_repeated(tmp_path):
     endings = [
         attempt["ending"]
         for number in range(4)
-        for attempt in json.loads(search("show", "mine", number, cwd=tmp_path).stdout)["attempts"]
+        for attempt in json.loads(
+            search("show", "mine", number, "--format", "json", cwd=tmp_path).stdout
+        )["attempts"]
     ]
     assert sorted(endings) == ["complete"] * 4 + ["lost"]

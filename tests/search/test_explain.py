@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -142,7 +143,7 @@ def test_a_split_that_is_too_large_is_surveyed_evenly(study, load, storage, monk
     monkeypatch.setattr(module, "SURVEYED_AT_MOST", 40)
     found = explain("tiny", [0, 1], storage=storage, images="3", split="train", load=load)
     assert found.surveyed == 40
-    rows = found.split.surveyed().tolist()
+    rows = found.split.surveyed()
     assert (rows[0], rows[-1], len(set(rows))) == (0, 1076, 40)
     assert set(found.numbers) <= set(rows)
 
@@ -194,3 +195,45 @@ def test_the_command_prints_json_alone(study, load, storage, monkeypatch, tmp_pa
     assert place.read_text().startswith("<?xml")
     shown = CliRunner().invoke(app, command)
     assert "Trial 1" in shown.stdout
+
+
+def ran(monkeypatch, storage, *flags, load=None):
+    """``search run`` on the study that has ended, which trains nothing."""
+    monkeypatch.setattr(module, "_kept", lambda study, storage: load)
+    result = SimpleNamespace(
+        study="tiny", front=[0], trials=[], note="", warning="", weights="", succeeded=True
+    )
+    monkeypatch.setattr("search.study.execute", lambda plan, watch: result)
+    monkeypatch.setattr("search.show.front_table", lambda *a, **k: "")
+    command = ["run", "--space", "tiny.yaml", "--study", "tiny", "--storage", storage]
+    return CliRunner().invoke(app, [*command, "--trials", "3", "--sampler", "grid", *flags])
+
+
+def test_a_run_can_look_at_its_end(study, load, storage, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    engine = open_for_reading(storage_url(storage))
+    key = read_study(engine, "tiny").id
+    assert ran(monkeypatch, storage, load=load).exit_code == 0
+    assert read_insights(engine, key) == {}
+    assert ran(monkeypatch, storage, "--explain", load=load).exit_code == 0
+    assert 0 in read_insights(engine, key)
+    engine.dispose()
+    assert "What attention does" in (tmp_path / "tiny-report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_is_not_lost_where_nothing_can_be_looked_at(study, storage, monkeypatch, tmp_path):
+    def none(number):
+        raise CheckpointError("weights are not kept")
+
+    monkeypatch.chdir(tmp_path)
+    assert ran(monkeypatch, storage, "--explain", load=none).exit_code == 0
+    assert (tmp_path / "tiny-report.html").exists()
+
+
+def test_to_look_at_networks_that_are_not_kept_is_refused_before_training(
+    study, storage, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    done = ran(monkeypatch, storage, "--explain", "--keep-weights", "none")
+    assert isinstance(done.exception, StudyError)
+    assert "needs --keep-weights front, or all" in str(done.exception)

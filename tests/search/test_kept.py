@@ -196,6 +196,8 @@ def test_a_file_is_a_whole_network_and_says_what_it_is(ran):
     path = folder / "studies.artefacts" / "weights" / "one-1.safetensors"
     with safe_open(path, framework="pt") as file:
         about = file.metadata()
+    (folder / "plain").touch()
+    assert path.stat().st_mode == (folder / "plain").stat().st_mode  # as any file of the user's
     assert about["digest"] == result.trials[1].digest
     assert about["seed"] == "0"
     assert about["input_shape"] == "[1, 14, 14]"

@@ -9,6 +9,7 @@ from blocks.site import PLACEMENTS
 from spaces.candidate import FREEZES
 from spaces.document import (
     COSTS,
+    KEEP_WEIGHTS,
     SAMPLERS,
     YamlRefusal,
     check_document,
@@ -735,7 +736,7 @@ def test_enumerations_are_the_tables_names():
     assert enumerations(schema["properties"]["backbone"]) == {backbone.names()}
     assert enumerations(schema["properties"]["objectives"]) == {OBJECTIVES, ("max", "min")}
     assert enumerations(schema["properties"]["constraints"]) == {COSTS}
-    assert enumerations(sections["StudySection"]) == {SAMPLERS}
+    assert enumerations(sections["StudySection"]) == {SAMPLERS, KEEP_WEIGHTS}
     assert enumerations(sections["TrainingSection"]) == {FREEZES}
 
 

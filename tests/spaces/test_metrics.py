@@ -5,6 +5,9 @@ from spaces.metrics import COSTS, METRICS, OBJECTIVES
 def test_which_metrics_there_are_and_which_way_is_better():
     assert {name: metric.direction for name, metric in METRICS.items()} == {
         "accuracy": "max",
+        "curve_area": "max",
+        "epochs_to_target": "min",
+        "seconds_to_target": "min",
         "params": "min",
         "macs": "min",
         "flops": "min",
@@ -20,8 +23,8 @@ def test_costs_are_known_before_training():
 
 
 def test_times_of_different_moments_are_no_objectives():
-    assert OBJECTIVES == ("accuracy", "params", "macs", "flops", "latency_ratio")
-    for name in ("latency_ms", "throughput"):
+    assert OBJECTIVES == ("accuracy", "params", "macs", "flops", "latency_ratio", "curve_area")
+    for name in ("latency_ms", "throughput", "epochs_to_target", "seconds_to_target"):
         assert METRICS[name].instead in OBJECTIVES
 
 

@@ -16,7 +16,11 @@ def accuracy_of(digest, seed):
 def outcome_of(trial, state="complete"):
     accuracy = accuracy_of(trial.digest, trial.seed)
     epoch = EpochResult(1, 0.5, 0.8, 0.4, accuracy, 0.1, 0.01)
-    measured = (("validation", "accuracy", accuracy), ("test", "accuracy", accuracy - 0.01))
+    measured = (
+        ("validation", "accuracy", accuracy),
+        ("test", "accuracy", accuracy - 0.01),
+        ("validation", "curve_area", accuracy),
+    )
     if state != "complete":
         return Outcome(state, (epoch,), (), 0.01, "planted", "Traceback of the planted error")
     return Outcome(state, (epoch,), measured, 0.01)
