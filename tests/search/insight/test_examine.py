@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from blocks import registry
 from blocks.architecture import Architecture, Placement
 from blocks.build import build_network
 from blocks.registry import names, spec
@@ -138,3 +139,51 @@ def test_pictures_are_reduced():
 
 def test_names_cover_the_registry():
     assert spec("rgse").name in NEEDS_OTHER_MAPS
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_tokens_are_maps(backbone):
+    """Gains and attention maps have the size of the grid of patches, not of a row of tokens."""
+    placed = (Placement("stage1", "se"), Placement("stage2", "mha", {"heads": 2}))
+    network = build_network(Architecture(backbone, placed, (64, 64)), seed=0)
+    x, labels = torch.randn(4, 3, 64, 64), torch.arange(4)
+    pictures = np.zeros((4, 3, 64, 64), dtype=np.uint8)
+    overview = survey(network, x, labels, 10)
+    found = gaze(network, Gazed([0, 1, 2, 3], x, pictures, labels))
+    first, second = overview.insights["gates"].content["sites"]
+    assert (first["site"], second["site"]) == ("stage1", "stage2")
+    assert first["by_channels"] == pytest.approx(1.0, abs=1e-5)
+    size = {"vit_tiny_patch16_224": [4, 4], "swin_tiny_patch4_window7_224": [8, 8]}[backbone]
+    assert found["maps"].content["sites"][0]["size"] == size
+    assert found["maps"].arrays["stage2.centre"].shape == (4, 2, *size)
+
+
+class Looking(nn.Module):
+    """A user's own block that says its weights: every pixel looks at the first."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, x):
+        return x * self.gate + x[:, :, :1, :1]
+
+    def attention_weights(self, x, queries=slice(None)):
+        pixels = x.shape[2] * x.shape[3]
+        weights = torch.zeros(len(x), 1, pixels, pixels)
+        weights[..., 0] = 1
+        return weights[:, :, queries]
+
+
+def test_a_users_block_joins_by_its_method(digits, monkeypatch):
+    monkeypatch.setattr(registry, "_BLOCKS", dict(registry._BLOCKS))
+    monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))
+    registry.register("looking")(Looking)
+    network = build_network(
+        Architecture("resnet20", (Placement("stage3", "looking"),), (14, 14)), in_channels=1
+    )
+    _, insights = seen(network, digits)
+    (site,) = insights["maps"].content["sites"]
+    assert site["block"] == "looking"
+    assert site["heads"][0]["entropy"] == 0
+    assert insights["maps"].arrays["stage3.received"].max((0, 1))[0].tolist() == [255, 0, 0, 0]
