@@ -232,7 +232,7 @@ def _close_result(result: StudyResult, storage: str, report: str | None) -> None
     path = write_report(result.study, storage=storage, output=report)
     tidy(storage_url(storage))
     if result.weights:
-        output.remarks.print(Text(f"weights: {output.clean(result.weights)}"))
+        typer.echo(f"weights: {output.clean(result.weights)}")
     typer.echo(f"report: {path}")
     if not result.succeeded:
         errors = {trial.error for trial in result.trials if trial.error}
@@ -303,6 +303,7 @@ def show_study(
     search show attention --target-accuracy 0.9
     """
     from search import output, show, trial_view
+    from search.kept import kept_words
 
     _known_format(form, output.FORMATS)
     with _Reading(storage) as engine:
@@ -324,7 +325,7 @@ def show_study(
         title = f"{data['study']}: {data['status']}, {len(data['front'])} on the front (*)"
         output.results.print(show.trials_table(title, data["trials"], data["front"]))
         if "weights" in data:
-            output.results.print(Text(f"weights: {data['weights']}"))
+            output.results.print(Text(f"weights: {kept_words(data['weights'])}"))
 
 
 def _same_keys(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

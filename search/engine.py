@@ -24,7 +24,7 @@ from blocks.errors import SiteError
 from blocks.formulas import Cost
 from search.database import shown
 from search.front import front_numbers, objective_values
-from search.kept import Keeper, kept_words
+from search.kept import Keeper, kept_data, kept_words
 from search.outcome import (
     COMPLETE,
     FAILED,
@@ -700,7 +700,7 @@ class Study:
             front_numbers(trials, self.objectives),
             self.note,
             warning,
-            kept_words(self.keeper.files.values()),
+            kept_words(kept_data(self.keeper.files.values())),
         )
 
 

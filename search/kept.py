@@ -187,15 +187,19 @@ class Keeper:
             self.folder.rmdir()
 
 
-def kept_words(kept: Iterable[KeptFile]) -> str:
-    """How much is kept and where, for people: ``4 files, 4.4 MB in studies.artefacts/weights``."""
-    files = list(kept)
-    if not files:
+def kept_data(kept: Iterable[KeptFile]) -> dict[str, Any]:
+    """How much is kept and where; a file that several trials share counts once."""
+    files = {file.path: file.bytes for file in kept}
+    folders = sorted({Path(path).parent.as_posix() for path in files})
+    return {"files": len(files), "bytes": sum(files.values()), "folders": folders}
+
+
+def kept_words(kept: Mapping[str, Any]) -> str:
+    """The same for people: ``4 files, 4.4 MB in studies.artefacts/weights``; empty for nothing."""
+    if not kept["files"]:
         return ""
-    folders = {Path(file.path).parent.as_posix() for file in files}
-    count = "1 file" if len(files) == 1 else f"{len(files)} files"
-    size = sum(file.bytes for file in files)
-    return f"{count}, {size_words(size)} in {', '.join(sorted(folders))}"
+    count = "1 file" if kept["files"] == 1 else f"{kept['files']} files"
+    return f"{count}, {size_words(kept['bytes'])} in {', '.join(kept['folders'])}"
 
 
 def size_words(size: float) -> str:

@@ -14,7 +14,7 @@ from search import output
 from search.answers import read_classes
 from search.convergence import EPOCHS, SECONDS, check_target, to_target
 from search.front import front_means, front_numbers
-from search.kept import KeptFile, kept_words, read_kept, size_words
+from search.kept import KeptFile, kept_data, read_kept, size_words
 from search.outcome import REJECTED
 from search.store import (
     RejectedRecord,
@@ -153,7 +153,7 @@ def study_data(engine: Engine, name: str | None, *, target: float | None = None)
     if target is not None:
         data["target_accuracy"] = target
     if kept:
-        data["weights"] = kept_words({file.path: file for file in kept.values()}.values())
+        data["weights"] = kept_data(kept.values())
     means = front_means(trials, study.objectives)
     if means:
         data["front_means"] = means

@@ -97,6 +97,29 @@ def test_show_csv_and_one_trial(ran):
     assert made["command"][1:] == ["run", "--space", "mine.yaml"]
 
 
+def test_one_trial_as_tables_and_the_time_to_a_target(ran):
+    table = search("show", "mine", "1", cwd=ran[0], check=0).stdout
+    for words in ("mine, trial 1: complete", "Classes, validation", "Classes, test", "images/s"):
+        assert words in table
+    table = search("show", "mine", "--target-accuracy", "0.01", cwd=ran[0], check=0).stdout
+    assert "to target" in table
+    done = search("show", "mine", "--target-accuracy", "7", cwd=ran[0], check=2)
+    assert "it must be a share above 0 and up to 1; write 0.07 for 7 %" in done.stderr
+
+
+def test_the_fronts_weights_are_kept_beside_the_database(ran):
+    data = shown(ran[0], "mine")
+    kept = {trial["number"]: trial["weights"] for trial in data["trials"] if "weights" in trial}
+    assert sorted(kept) == sorted({0, *data["front"]})
+    for weights in kept.values():
+        assert (ran[0] / weights["path"]).stat().st_size == weights["bytes"]
+    assert data["weights"]["files"] == len(kept)
+    assert data["weights"]["bytes"] == sum(weights["bytes"] for weights in kept.values())
+    words = f"weights: {len(kept)} files, "
+    assert words in ran[1].stdout
+    assert words in search("show", "mine", cwd=ran[0], check=0).stdout
+
+
 def test_list_and_the_default_study(ran):
     (row,) = json.loads(search("list", "--format", "json", cwd=ran[0], check=0).stdout)
     assert (row["study"], row["status"], row["trials"]) == ("mine", "finished", 4)

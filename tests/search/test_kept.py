@@ -13,7 +13,7 @@ from blocks.weight_file import open_network
 from search.database import open_for_reading, storage_url
 from search.datasets import load_data
 from search.evaluation import evaluate
-from search.kept import KeptFile, checksum, kept_words, load_trained, read_kept
+from search.kept import KeptFile, checksum, kept_data, kept_words, load_trained, read_kept
 from search.store import read_study
 from search.study import run_study
 from search.training import to_device
@@ -256,10 +256,11 @@ def test_a_disk_that_takes_nothing_loses_no_training(opened, space, tmp_path):
 
 
 def test_sizes_for_people():
-    assert kept_words([]) == ""
+    assert kept_words(kept_data([])) == ""
     one = KeptFile(1, "s.artefacts/weights/one-0.safetensors", "", 999)
-    assert kept_words([one]) == "1 file, 999 bytes in s.artefacts/weights"
-    assert kept_words([replace(one, bytes=1_500_000_000)] * 2).startswith("2 files, 3.0 GB in")
+    assert kept_words(kept_data([one, one])) == "1 file, 999 bytes in s.artefacts/weights"
+    two = replace(one, path="s.artefacts/weights/one-1.safetensors", bytes=1_500_000_000)
+    assert kept_words(kept_data([one, two])).startswith("2 files, 1.5 GB in")
 
 
 def test_reading_needs_no_file(ran):
