@@ -77,6 +77,27 @@ def attend(
     return (value_BNDT @ similarity_BNTT.softmax(dim=-1).mT).reshape(value_BCHW.shape)
 
 
+def attention_weights(
+    query_BCHW: Tensor,
+    key_BCHW: Tensor,
+    heads: int,
+    scale: float,
+    queries: slice = slice(None),
+) -> Tensor:
+    """softmax(scale Q^T K) itself, which ``attend`` may never store, shape (B, N, queries, T).
+
+    Args:
+        query_BCHW: The map of queries.
+        key_BCHW: The map of keys.
+        heads: Groups of channels.
+        scale: Of the similarities.
+        queries: Which pixels ask, in rows from the top left.
+    """
+    query_BNTD, key_BNTD = (tokens(each, heads) for each in (query_BCHW, key_BCHW))
+    similarity_BNTT = query_BNTD[:, :, queries] @ key_BNTD.mT
+    return (similarity_BNTT * scale).softmax(dim=-1)
+
+
 class SelfAttention(nn.Module):
     """Every pixel becomes a mean of all pixels' values, weighted by similarity and by gamma.
 
@@ -104,6 +125,10 @@ class SelfAttention(nn.Module):
         )
         return self.gamma * attended_BCHW
 
+    def attention_weights(self, x_BCHW: Tensor, queries: slice = slice(None)) -> Tensor:
+        """How much each pixel takes from every pixel, shape (B, 1, queries, H W), to look at."""
+        return attention_weights(self.query(x_BCHW), self.key(x_BCHW), 1, self.scale, queries)
+
 
 class MultiHeadAttention(nn.Module):
     """Self-attention in groups of channels, joined by one more 1x1 convolution.
@@ -125,6 +150,7 @@ class MultiHeadAttention(nn.Module):
                 " number that divides the channels"
             )
         self.heads = heads
+        self.scale = (channels // heads) ** -0.5
         self.query = nn.Conv2d(channels, channels, kernel_size=1)
         self.key = nn.Conv2d(channels, channels, kernel_size=1)
         self.value = nn.Conv2d(channels, channels, kernel_size=1)
@@ -137,9 +163,13 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        scale = (x_BCHW.shape[1] // self.heads) ** -0.5
         attended_BCHW = attend(
-            self.query(x_BCHW), self.key(x_BCHW), self.value(x_BCHW), self.heads, scale
+            self.query(x_BCHW), self.key(x_BCHW), self.value(x_BCHW), self.heads, self.scale
         )
         joined_BCHW: Tensor = self.output(attended_BCHW)
         return self.gamma * joined_BCHW
+
+    def attention_weights(self, x_BCHW: Tensor, queries: slice = slice(None)) -> Tensor:
+        """How much each pixel takes from every pixel, shape (B, N, queries, H W), to look at."""
+        query_BCHW, key_BCHW = self.query(x_BCHW), self.key(x_BCHW)
+        return attention_weights(query_BCHW, key_BCHW, self.heads, self.scale, queries)

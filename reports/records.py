@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
 from typing import Any
@@ -14,6 +14,7 @@ from blocks.frequency import frequency_name
 from blocks.site import IN_BLOCK, STANDARD
 from search.database import open_for_reading, storage_url
 from search.front import front_numbers
+from search.insight.store import Insight, read_insights
 from search.outcome import EpochResult
 from search.store import (
     AttemptRecord,
@@ -124,6 +125,7 @@ class StudyRecords:
     attempts: list[AttemptRecord]
     proposals: list[ProposalRow]
     rejected: list[RejectedRecord]
+    insights: dict[int, dict[str, Insight]] = field(default_factory=dict)
 
     @cached_property
     def successes(self) -> list[TrialRecord]:
@@ -203,6 +205,7 @@ def read_records(storage: str, study: str | None) -> StudyRecords:
             read_attempts(engine, record.id),
             read_proposals(engine, record.id),
             read_rejected(engine, record.id),
+            read_insights(engine, record.id),
         )
     finally:
         engine.dispose()

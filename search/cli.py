@@ -163,6 +163,12 @@ def run(
         str | None,
         typer.Option(help="Where the report goes. (default: STUDY-report.html)", metavar="PATH"),
     ] = None,
+    look: Annotated[
+        bool,
+        typer.Option(
+            "--explain", help="At the end, look at the baseline and the front (search explain)."
+        ),
+    ] = False,
 ) -> None:
     """Run a study, or go on with it; ends with the front and the report's path.
 
@@ -201,7 +207,23 @@ def run(
         target_accuracy=target_accuracy,
     )
     check_place(report_path(plan.study, report))
-    _close_result(execute(plan, _watch()), storage, report)
+    if look and plan.keep_weights == "none":
+        raise StudyError("--explain looks at kept networks: it needs --keep-weights front, or all")
+    result = execute(plan, _watch())
+    if look and result.front:
+        _look(result.study, storage)
+    _close_result(result, storage, report)
+
+
+def _look(study: str, storage: str) -> None:
+    """Look at baseline and front; a study is not lost where that cannot be done."""
+    from search import output
+    from search.explain import explain as look_at
+
+    try:
+        look_at(study, storage=storage)
+    except ToolError as error:
+        output.remarks.print(Text(output.clean(f"--explain: {error}")))
 
 
 def _watch() -> Any:
@@ -325,6 +347,65 @@ def show_study(
 def _same_keys(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     keys = list(dict.fromkeys(key for row in rows for key in row))
     return [{key: row.get(key) for key in keys} for row in rows]
+
+
+@app.command()
+def explain(
+    study: Annotated[
+        str | None, typer.Argument(help="Name of the study. (default: the one run last)")
+    ] = None,
+    trials: Annotated[
+        list[int] | None,
+        typer.Argument(help="Numbers of trials. (default: the baseline and the front)"),
+    ] = None,
+    storage: Storage = STORAGE,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="How many images to look at, or which: 8, or 0,5,9. (default: 8, those on which"
+            " the trials disagree first)"
+        ),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Where images are from: train, validation or test.")
+    ] = "validation",
+    output_file: Annotated[
+        str | None,
+        typer.Option(
+            "--output", help="Write Grad-CAM side by side to this figure.", metavar="F.png"
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="A Python file with your own blocks.", metavar="PATH")
+    ] = None,
+    form: DataFormat = "table",
+) -> None:
+    """Look at what attention does in trained networks: Grad-CAM, gains, frequencies, maps.
+
+    It needs kept weights (search run --keep-weights front). What is seen is kept in the database
+    and shown by the report; docs/explain.md says what each number means.
+
+    Examples: search explain attention; search explain attention 0 7 --output cams.png
+    """
+    from search import output
+    from search.explain import explain as look
+    from search.explained import explained_parts
+    from search.include import include as bring_in
+    from search.insight.panel import check_output, write_panel
+
+    _known_format(form, ("table", "json"))
+    place = None if output_file is None else check_output(output_file)
+    for path in include or ():
+        bring_in(path)
+    explanation = look(study, trials or (), storage=storage, images=images, split=split)
+    if form == "json":
+        output.emit(output.json_text(explanation.to_json()))
+    else:
+        for part in explained_parts(explanation):
+            output.results.print(Text(output.clean(part)) if isinstance(part, str) else part)
+    if place is not None:
+        write_panel(explanation, place)
+        output.remarks.print(f"Grad-CAM: {place}")
 
 
 @app.command()

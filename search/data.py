@@ -120,6 +120,15 @@ class Data:
             self._sizes[size] = replace(self, facts=facts, images=self._at(size), _sizes={})
         return self._sizes[size]
 
+    def rows(self, split: str, rows: Sequence[int]) -> Images:
+        """Some images of a split, 8-bit (n, C, H, W); read where they stream."""
+        if not self.streams:
+            return self.images[split][list(rows)]
+        from search.formats.folders import decode_all
+
+        _, height, width = self.facts.input_shape
+        return decode_all([self.files[split][row] for row in rows], (height, width))
+
     def _at(self, size: Size) -> dict[str, Images]:
         if not self.files:
             return {split: resize(images, size) for split, images in self.images.items()}

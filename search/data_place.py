@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
+from blocks.errors import StudyError
 from search.data import Data
 from search.database import open_for_reading
 from search.datasets import FOLDER, download, load_data
@@ -87,6 +88,30 @@ def settle_data(
     kept = StoredSplit(data.facts.split_digest, name, data.checksum, data.split)
     place = DataPlace(data.folder, size, split, kept, data.published, data.notes)
     return data.facts, place
+
+
+def data_of(study: StudyRecord, url: URL) -> Data:
+    """The data of a stored study, as its trials saw them.
+
+    Raises:
+        DataError: The data are not there, or not as they should be.
+        StudyError: They have changed since.
+    """
+    facts = study.identity["data"]
+    _, height, width = facts["input_shape"]
+    side = (height, width) if facts["name"] == FOLDER else None
+    folder = _last_folder(study)
+    data = load_data(facts["name"], folder, size=side)
+    split = _stored_split(data, url, study)
+    if split:
+        data = load_data(facts["name"], folder, size=side, split=split)
+    if data.facts.split_digest != facts["split_digest"]:
+        raise StudyError(
+            f"data set {facts['name']!r} has changed since study {study.name!r} was run (split"
+            f" {data.facts.split_digest[:8]}, then {facts['split_digest'][:8]}); its networks would"
+            " be shown other images"
+        )
+    return data
 
 
 def _last_folder(stored: StudyRecord | None) -> str:

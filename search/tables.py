@@ -224,3 +224,15 @@ provenance = Table(
     Column("digest", String(48), primary_key=True),
     Column("content", JSON, nullable=False),
 )
+
+# What attention does in a trained network, by kind: gradcam, gates, frequency, maps. content: the
+# numbers and what cannot be seen; images: small arrays as the bytes of a compressed npz file.
+insights = Table(
+    "search_insights",
+    metadata,
+    Column("trial_id", ForeignKey("search_trials.id"), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("content", JSON, nullable=False),
+    Column("images", LargeBinary, nullable=False),
+    Column("created", String(32), nullable=False),
+)

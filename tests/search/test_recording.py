@@ -25,8 +25,8 @@ from search.show import one_trial_data, study_data, trials_table
 from search.store import read_curves, read_trials
 from search.trial import evaluate_candidate
 from search.trial_view import trial_tables
-from spaces.candidate import Training
 from spaces.space import parse_space
+from spaces.training import Training
 
 CPU = torch.device("cpu")
 NONE = {"backbone": "resnet20", "placements": [], "input_size": [14, 14]}
