@@ -19,6 +19,7 @@ from blocks.site import IN_BLOCK, SiteTable
 from blocks.spec import BlockSpec
 from search.measured import kept_for_training
 from search.output import count
+from spaces.recipes import RECIPES
 from spaces.space import load_space, shipped_spaces
 
 
@@ -213,6 +214,18 @@ def parts_table(rows: list[dict[str, Any]]) -> tuple[list[str], list[Row]]:
         for row in [*rows, {"part": "together", **whole}]
     ]
     return ["part", "parameters", "MACs", "FLOPs", "kept to train", "peak in inference"], cells
+
+
+def recipes_data() -> list[dict[str, Any]]:
+    """The published recipes of training."""
+    return [
+        {
+            "recipe": recipe.name,
+            "settings": [f"{name}: {value}" for name, value in recipe.settings.items()],
+            "source": recipe.source,
+        }
+        for recipe in RECIPES.values()
+    ]
 
 
 def spaces_data() -> list[dict[str, Any]]:

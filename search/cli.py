@@ -597,11 +597,14 @@ def spaces(
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of space files.")
     ] = False,
+    recipes: Annotated[
+        bool, typer.Option("--recipes", help="List the recipes of `training: {recipe: ...}`.")
+    ] = False,
     form: DataFormat = "table",
 ) -> None:
     """List the shipped spaces, print one as a start for your own, or print the schema.
 
-    Examples: search spaces; search spaces attention > mine.yaml; search spaces --schema
+    Examples: search spaces; search spaces attention > mine.yaml; search spaces --recipes
     """
     from search import catalogue, output
     from spaces.document import json_schema
@@ -612,10 +615,11 @@ def spaces(
         output.emit(output.json_text(json_schema()))
     elif name is not None:
         output.emit(find_space(name).read_text(encoding="utf-8"))
-    elif form == "json":
-        output.emit(output.json_text(catalogue.spaces_data()))
     else:
-        rows = catalogue.spaces_data()
+        rows = catalogue.recipes_data() if recipes else catalogue.spaces_data()
+        if form == "json":
+            output.emit(output.json_text(rows))
+            return
         shown = [[", ".join(v) if isinstance(v, list) else v for v in r.values()] for r in rows]
         output.results.print(output.table("", list(rows[0]), shown))
 

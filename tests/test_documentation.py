@@ -18,7 +18,10 @@ from search.plan import make_plan
 from search.recording import from_curve
 from search.samplers import SAMPLERS
 from spaces.metrics import METRICS
+from spaces.recipes import RECIPES
 from spaces.space import parse_space
+from spaces.training import OPTIMIZERS, SCHEDULES
+from spaces.training_section import SETTINGS, TrainingSection
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -121,10 +124,42 @@ def test_no_figure_is_left_to_fill_in():
     "name",
     [
         *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
-        *("docs/backbones.md", "docs/data.md", "docs/explain.md", "docs/measurements.md"),
+        *(
+            "docs/backbones.md",
+            "docs/data.md",
+            "docs/explain.md",
+            "docs/measurements.md",
+            "docs/training.md",
+        ),
     ],
 )
 def test_files_that_are_named_are_there(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert ((ROOT / name).parent / link).exists(), link
+
+
+TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["recipe", *SETTINGS])
+def test_every_training_setting_and_its_default_are_in_its_table(name):
+    (row,) = [line for line in TRAINING.splitlines() if line.startswith(f"| `{name}` |")]
+    default = row.split("|")[3].strip().strip("`")
+    if name not in ("recipe", "pretrained"):
+        value = getattr(TrainingSection(), name)
+        assert default == (value if isinstance(value, str) else f"{value:g}")
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, *SCHEDULES, *RECIPES])
+def test_optimisers_schedules_and_recipes_are_documented(name):
+    assert f"`{name}`" in TRAINING
+
+
+def test_recipes_of_the_documentation_are_the_recipes():
+    for recipe in RECIPES.values():
+        (row,) = [line for line in TRAINING.splitlines() if line.startswith(f"| `{recipe.name}`")]
+        assert f"{recipe.settings['epochs']}" in row or "the same" in row
+        assert (
+            f"{recipe.settings['learning_rate']:g} for {recipe.settings['reference_batch']}" in row
+        )
