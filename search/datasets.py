@@ -225,7 +225,7 @@ DATASETS: dict[str, DataSource] = {
             "35,887 faces, 7 expressions, grey, 48 x 48",
             (Layout((("fer2013.csv", "icml_face_data.csv"),), read_fer),),
             torchvision="FER2013",
-            cure=f"it is never downloaded: fetch fer2013.tar.gz from {FER_SITE} and unpack it",
+            cure=f"fetch fer2013.tar.gz by hand from {FER_SITE} and unpack it",
         ),
         DataSource(
             FOLDER,

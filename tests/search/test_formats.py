@@ -276,7 +276,7 @@ def test_broken_tables_of_fer2013_are_refused_with_the_line(tmp_path):
 
 def test_the_challenges_own_tables_are_not_enough(tmp_path):
     (tmp_path / "train.csv").write_text("emotion,pixels\n")
-    refused("fer2013", tmp_path, "never downloaded.*train.csv is not enough, it has no labels")
+    refused("fer2013", tmp_path, "by hand from.*train.csv is not enough, it has no labels")
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_the_challenges_own_tables_are_not_enough(tmp_path):
         ("cifar10", "data_batch_1, .*test_batch in .*--download"),
         ("cifar100", "train, test in .*--download"),
         ("svhn", "train_32x32.mat, test_32x32.mat in .*--download"),
-        ("fer2013", "fer2013.csv or icml_face_data.csv in .*never downloaded"),
+        ("fer2013", "fer2013.csv or icml_face_data.csv in .*by hand from"),
     ],
 )
 def test_a_missing_folder_says_what_to_place_where(tmp_path, name, words):
