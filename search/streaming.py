@@ -1,9 +1,9 @@
 """Batches of a tree of images that is too large for memory: read and augmented while training.
 
 torch's loader reads ahead in processes of its own; all but the resized crop is done on the device,
-as for data that fit there. Chance derives from
-(seed, epoch, image) alone: every block sees the same order and the same draws at a seed, whatever
-the number of processes.
+as for data that fit there. Chance derives from (seed, epoch, image) alone: every block sees the
+same order and the same draws at a seed, whatever the number of processes. timm's ``create_loader``
+draws its order and its augmentation from the processes' own generators, so it is not used here.
 """
 
 from __future__ import annotations

@@ -145,11 +145,10 @@ def train(
         # What networks draw themselves (dropout, stochastic depth) derives from (seed, epoch) too.
         torch.manual_seed(stream_seed(seed, "training", epoch))
         drawn = batches.train(training, seed=seed, epoch=epoch)
+        done = (epoch - 1) * steps
+        loss, accuracy = _one_epoch(progress, drawn, training, epoch, parts, done=done)
+        seconds = _clock(batches.device) - started
         with arithmetic(training.precision, batches.device):
-            loss, accuracy = _one_epoch(
-                progress, drawn, training, epoch, parts, done=(epoch - 1) * steps
-            )
-            seconds = _clock(batches.device) - started
             validation = loss_and_accuracy(progress.evaluated, batches.part("validation"))
         if not math.isfinite(validation[0]):
             raise Diverged(epoch, validation[0])
@@ -231,7 +230,9 @@ def _gradients(
     whole = len(batch[1])
     losses, right = [], []
     for images, labels, others in zip(*(tensor.chunk(parts) for tensor in batch), strict=True):
-        logits = network(images).float()
+        # Around one forward pass alone: autocast keeps the weights that it has cast until it ends.
+        with arithmetic(training.precision, images.device):
+            logits = network(images).float()
         loss = _cross_entropy(logits, labels, others, share, training.label_smoothing)
         if parts > 1:
             loss = loss * (len(labels) / whole)

@@ -203,6 +203,15 @@ def test_every_setting_has_an_effect_and_repeats_bit_for_bit(few, settings):
     assert all(math.isfinite(result.loss) for result in first)
 
 
+def test_half_precision_learns_as_float32_does(few):
+    """Weights that are cast once an epoch would not move within it."""
+    settings = {"epochs": 3, "batch_size": 16, "learning_rate": 0.05}
+    full, half = (trained(few, None, precision=p, **settings)[1] for p in ("float32", "bfloat16"))
+    assert full[0].train_loss < 2.2
+    for one, other in zip(full, half, strict=True):
+        assert other.train_loss == pytest.approx(one.train_loss, rel=0.02)
+
+
 def test_clipping_bounds_the_gradient(few):
     norms = []
 
