@@ -17,12 +17,10 @@ from blocks.build import stream_seed
 from blocks.errors import DataError
 from search.augmentation import Augmentation
 from search.data import Data
+from search.devices import evaluation_batch
 from spaces.training import Training
 
 # Shape letters: N images of a split, B images of a batch, C channels, H height, W width.
-
-EVALUATION_BATCH = 512
-EVALUATION_PIXELS = 2**23
 
 
 class Batches(Protocol):
@@ -149,11 +147,6 @@ class ResidentBatches:
         for start in range(0, len(labels), size):
             part = slice(start, start + size)
             yield normalised(images[part], self._mean, self._scale), labels[part]
-
-
-def evaluation_batch(height: int, width: int) -> int:
-    """How many images of a size are evaluated at once."""
-    return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (height * width)))
 
 
 def resident(data: Data, device: torch.device) -> ResidentBatches:

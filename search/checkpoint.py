@@ -40,6 +40,8 @@ def training_identity(assignment: Assignment, provenance: dict[str, Any]) -> str
         "gpu": provenance.get("gpu"),
         "device": provenance.get("device"),
         "threads": provenance.get("threads"),
+        "processes": provenance.get("processes"),
+        "deterministic": provenance.get("deterministic"),
     }
     return content_digest("k1", content)
 

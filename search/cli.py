@@ -108,13 +108,36 @@ def run(
         str | None, typer.Option(help="Who stops trials early: none. (default: none)")
     ] = None,
     workers: Annotated[
-        int | None,
-        typer.Option(help="Processes that train at once. (default: one per core, or per GPU)"),
+        str | None,
+        typer.Option(
+            help="Trials that train at once, or auto: one per core, on GPUs as many as memory and"
+            " measured throughput say. (default: auto)",
+            metavar="N",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="Where trials train: cpu or cuda.")] = "cpu",
     gpus: Annotated[
-        str, typer.Option(help="GPUs to spread workers over, such as 0,1; implies cuda.")
+        str,
+        typer.Option(
+            help="GPUs to spread workers over, such as 0,1; implies cuda. (default: all visible)"
+        ),
     ] = "",
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes-per-trial",
+            help="Processes that train one trial together, each on a GPU of its own.",
+            metavar="K",
+        ),
+    ] = 1,
+    deterministic: Annotated[
+        bool | None,
+        typer.Option(
+            help="Make trainings on a GPU repeat bit for bit; blocks that cannot are refused."
+            " (default: not)",
+            show_default=False,
+        ),
+    ] = None,
     executor: Annotated[
         str, typer.Option(help="Who runs the workers: local (processes on this machine).")
     ] = "local",
@@ -178,6 +201,7 @@ def run(
     Example: search run --space attention.yaml --trials 40
     """
     from reports.page import check_place, report_path
+    from search.devices import read_gpus
     from search.plan import EXECUTORS, make_plan
     from search.study import execute
 
@@ -197,7 +221,9 @@ def run(
         pruner=pruner,
         workers=workers,
         device="cuda" if gpus else device,
-        gpus=tuple(gpu.strip() for gpu in gpus.split(",") if gpu.strip()),
+        gpus=read_gpus(gpus),
+        processes=processes,
+        deterministic=deterministic,
         seed=seed,
         overrides=overrides or (),
         includes=include or (),

@@ -11,8 +11,8 @@ from pathlib import Path
 from blocks.errors import ToolError
 from search.database import file_of, is_sqlite, open_for_reading, shown, storage_url
 from search.datasets import DataSource, load_data, look, names, source_of
+from search.devices import usable_cores
 from search.packages import name_clashes
-from search.plan import usable_cores
 from search.provenance import cpu_name, versions
 from search.published import compare
 from search.store import read_studies

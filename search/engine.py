@@ -80,6 +80,9 @@ OPEN = "open"
 class Watch(Protocol):
     """Who wants to know how a study goes; all are called in the parent's one thread."""
 
+    def preparing(self, words: str) -> None:
+        """Something takes a moment before the study is run."""
+
     def began(self, study: Study) -> None:
         """The study is about to be run."""
 
@@ -101,6 +104,9 @@ class Watch(Protocol):
 
 class Silent:
     """A watch that says nothing."""
+
+    def preparing(self, words: str) -> None:
+        """Say nothing."""
 
     def began(self, study: Study) -> None:
         """Say nothing."""
@@ -270,6 +276,12 @@ class Study:
         if self.waiting or self.running:
             return False
         return len(self.trials) >= self.plan.trials or (bool(self.note) and not self.found)
+
+    @property
+    def left(self) -> int:
+        """Trials that are still to be evaluated, at most."""
+        done = sum(trial.state in FINISHED for trial in self.trials.values())
+        return max(0, self.plan.trials - done)
 
     def _decide(self) -> bool:
         """Add one trial: another seed of a candidate, what a training found, or a new candidate."""
@@ -604,6 +616,8 @@ class Study:
         trial.measurements |= {(s, m): value for s, m, value in outcome.measurements}
         told = self._verdict(trial)
         content = {**provenance, **self.plan.place.provenance, "command": command_line()}
+        if self.plan.because:
+            content["workers"] = {"count": self.plan.workers, "because": self.plan.because}
         content |= outcome.made or {}
         if "pretrained" in trial.training:
             content["weights"] = self._weights(trial) or trial.training["pretrained"]

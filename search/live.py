@@ -16,6 +16,7 @@ from search import output
 from search.engine import Study
 from search.front import front_numbers
 from search.outcome import FINISHED, RUNNING, EpochResult
+from search.plan import StudyPlan
 from search.show import front_table
 from search.store import TrialRecord
 
@@ -26,6 +27,19 @@ KEEPING = {
     "none": "no weights of further trials",
 }
 REFRESH_SECONDS = 0.25
+
+
+def workers_words(plan: StudyPlan) -> str:
+    """How many train at once, on what, and why so many."""
+    words = [f"{plan.workers} on {plan.device}"]
+    if plan.gpus:
+        words.append(f"GPUs {','.join(plan.gpus)}")
+    if plan.processes > 1:
+        words.append(f"{plan.processes} processes a trial")
+    words.append(f"threads of each: {plan.threads}")
+    if plan.deterministic:
+        words.append("deterministic")
+    return "; ".join([*words, plan.because] if plan.because else words)
 
 
 def settings_table(study: Study) -> Table:
@@ -45,7 +59,7 @@ def settings_table(study: Study) -> Table:
         ("trials", f"{plan.trials} in all; epochs: {plan.space.epochs}"),
         ("seeds", f"{plan.seeds} per candidate, from seed {plan.seed}"),
         ("sampler", f"{plan.sampler}; pruner: {plan.pruner}"),
-        ("workers", f"{plan.workers} on {plan.device}; threads of each: {plan.threads}"),
+        ("workers", workers_words(plan)),
         ("objectives", ", ".join(f"{n} {d}" for n, d in study.objectives.items())),
         ("latency", "timed in turn with the baseline" if plan.latency else "not timed"),
         ("keeping", KEEPING[plan.keep_weights]),
@@ -93,6 +107,10 @@ def _ending(trial: TrialRecord) -> str:
 class PlainWatch:
     """One line per finished trial, for logs and pipes."""
 
+    def preparing(self, words: str) -> None:
+        """Say what takes a moment."""
+        output.remarks.print(Text(output.clean(words)))
+
     def began(self, study: Study) -> None:
         """Say what is going to be run."""
         self.clock = _Clock(study)
@@ -133,6 +151,10 @@ class LiveWatch:
         self.latest: dict[int, EpochResult] = {}
         self.messages: list[str] = []
         self.drawn = 0.0
+
+    def preparing(self, words: str) -> None:
+        """Say what takes a moment."""
+        output.remarks.print(Text(output.clean(words)))
 
     def began(self, study: Study) -> None:
         """Say what is going to be run and open the view."""

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import blocks
 from blocks.architecture import Architecture
@@ -18,6 +18,9 @@ from blocks.cached import read_cached, write_cached
 from blocks.errors import BlockError
 from blocks.parts import ends_of
 from blocks.site import SiteTable
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def backbone_parts(table: SiteTable) -> list[dict[str, Any]]:
@@ -46,6 +49,47 @@ def kept_for_training(
     return {digest: known[digest] for digest in wanted}
 
 
+def peaks_of(table: SiteTable, architecture: Architecture) -> dict[str, int]:
+    """Of a resolved architecture: bytes per image at the peak of training and inference, params.
+
+    ``training_peak`` and ``inference_peak`` as ``blocks.memory`` has them; ``params`` counts.
+    """
+    kept = _read(table)
+    known: dict[str, dict[str, int]] = kept.get("peaks", {})
+    if architecture.digest not in known:
+        known = {**known, architecture.digest: _measured_peaks(table, architecture)}
+        write_cached(_file(table), {**kept, "peaks": known})
+    return known[architecture.digest]
+
+
+def _measured_peaks(table: SiteTable, architecture: Architecture) -> dict[str, int]:
+    from blocks.memory import measure_memory
+
+    network = _on_meta(table, architecture)
+    memory = measure_memory(network, table.input_shape)
+    return {
+        "training_peak": memory.training_peak,
+        "inference_peak": memory.inference_peak,
+        "params": sum(parameter.numel() for parameter in network.parameters()),
+    }
+
+
+def _on_meta(table: SiteTable, architecture: Architecture) -> nn.Module:
+    """The network of an architecture, without numbers."""
+    import torch
+
+    from blocks.build import build_network
+
+    channels, *size = table.input_shape
+    with torch.device("meta"):
+        return build_network(
+            architecture,
+            num_classes=table.classes,
+            in_channels=channels,
+            input_size=(size[0], size[1]),
+        )
+
+
 def _measured(architecture: Architecture, table: SiteTable) -> int | None:
     from blocks.memory import kept_bytes
 
@@ -56,20 +100,10 @@ def _measured(architecture: Architecture, table: SiteTable) -> int | None:
 
 
 def _measured_parts(table: SiteTable) -> list[dict[str, Any]]:
-    import torch
-
-    from blocks.build import build_network
     from blocks.cost import cost_by_part
     from blocks.memory import memory_by_part
 
-    channels, *size = table.input_shape
-    with torch.device("meta"):
-        network = build_network(
-            Architecture(table.backbone),
-            num_classes=table.classes,
-            in_channels=channels,
-            input_size=(size[0], size[1]),
-        )
+    network = _on_meta(table, Architecture(table.backbone))
     ends = ends_of(table)
     costs = cost_by_part(network, table.input_shape, ends)
     memory = memory_by_part(network, table.input_shape, ends)

@@ -22,6 +22,7 @@ from search.database import (
     storage_url,
 )
 from search.datasets import names
+from search.devices import CUDA, settle_gpus, usable_cores
 from search.include import include
 from search.starting import Start, read_starts
 from search.store import StudyRecord, read_studies
@@ -35,6 +36,7 @@ PRUNERS = ("none",)
 LATENCY_RATIO = "latency_ratio"
 EXECUTORS = ("local",)
 DEVICES = ("cpu", "cuda")
+AUTO = "auto"
 DEFAULTS: dict[str, Any] = {
     "trials": 24,
     "seeds": 1,
@@ -45,6 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "latency": False,
     "keep_weights": "front",
     "target_accuracy": None,
+    "deterministic": False,
 }
 
 
@@ -65,7 +68,7 @@ class StudyPlan:
         workers: Processes that train at the same time.
         threads: Threads of each of them.
         device: "cpu" or "cuda".
-        gpus: Devices over which workers are spread; empty: the first.
+        gpus: Devices over which workers are spread; empty on a processor.
         includes: Files with a user's own blocks.
         extend: Whether a stored study may go on with another space.
         latency: Whether complete trials are timed beside the baseline.
@@ -73,6 +76,10 @@ class StudyPlan:
         place: Where the data's files are, and the split as it is stored.
         keep_weights: Whose final weights are kept: "all", "front" (and the baseline's) or "none".
         target_accuracy: The validation accuracy to which epochs and seconds are counted, if any.
+        deterministic: Whether trainings on a GPU are to repeat bit for bit.
+        processes: Processes that train one trial together.
+        auto: Whether ``workers`` is only a bound, and the run chooses (``search.concurrency``).
+        because: Why there are so many workers, in words; empty where they were given.
     """
 
     space: Space
@@ -95,6 +102,10 @@ class StudyPlan:
     place: DataPlace = field(default_factory=DataPlace)
     keep_weights: str = "front"
     target_accuracy: float | None = None
+    deterministic: bool = False
+    processes: int = 1
+    auto: bool = False
+    because: str = ""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -124,6 +135,7 @@ class StudyPlan:
             **self.place.settings,
             "keep_weights": self.keep_weights,
             **({"target_accuracy": self.target_accuracy} if self.target_accuracy else {}),
+            **({"deterministic": True} if self.deterministic else {}),
             "file": dict(self.space.study),
         }
 
@@ -131,13 +143,6 @@ class StudyPlan:
     def artefacts(self) -> Path:
         """The folder beside the database for what is too big for it."""
         return artefacts_of(self.storage)
-
-
-def usable_cores() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def make_plan(
@@ -153,7 +158,7 @@ def make_plan(
     download: bool = False,
     sampler: str | None = None,
     pruner: str | None = None,
-    workers: int | None = None,
+    workers: int | str | None = None,
     device: str = "cpu",
     gpus: Sequence[str] = (),
     seed: int | None = None,
@@ -163,6 +168,8 @@ def make_plan(
     latency: bool | None = None,
     keep_weights: str | None = None,
     target_accuracy: float | None = None,
+    deterministic: bool | None = None,
+    processes: int = 1,
 ) -> StudyPlan:
     """Put a space file and flags together.
 
@@ -189,6 +196,7 @@ def make_plan(
         "latency": latency,
         "keep_weights": keep_weights,
         "target_accuracy": target_accuracy,
+        "deterministic": deterministic,
     }
     chosen = _settled(given, loaded, stored)
     _one_of("--sampler", chosen["sampler"], SAMPLERS)
@@ -204,12 +212,16 @@ def make_plan(
     if epochs is not None:
         _at_least("epochs", epochs, 1)
     loaded = replace(loaded, training={**loaded.training, "epochs": fixed(chosen["epochs"])})
-    count = _workers(workers, device, gpus, chosen["trials"])
+    if device == CUDA:
+        _check_cuda()
+    gpus = settle_gpus(gpus, device)
+    _check_processes(processes, loaded, device, gpus)
+    count = _workers(workers, device, gpus, chosen["trials"], processes)
     facts, place = settle_data(
         chosen["data"], data_dir, fetch=download, space=loaded, url=url, stored=stored
     )
     check_possible(loaded, facts)
-    _check_together(loaded, chosen, facts, device)
+    _check_together(loaded, chosen, facts)
     if latency is False and LATENCY_RATIO in loaded.objectives:
         raise StudyError(
             f"--no-latency: {loaded.source} has the objective {LATENCY_RATIO}, which is measured;"
@@ -228,7 +240,7 @@ def make_plan(
         sampler=chosen["sampler"],
         pruner=chosen["pruner"],
         workers=count,
-        threads=max(1, usable_cores() // count),
+        threads=threads_of(count * processes),
         device=device,
         gpus=tuple(gpus),
         includes=tuple(includes),
@@ -238,6 +250,9 @@ def make_plan(
         place=place,
         keep_weights=chosen["keep_weights"],
         target_accuracy=chosen["target_accuracy"],
+        deterministic=chosen["deterministic"],
+        processes=processes,
+        auto=workers in (None, AUTO),
     )
 
 
@@ -284,7 +299,7 @@ def _study_name(given: str | None, space: Space) -> str:
     return space.name
 
 
-def _check_together(space: Space, chosen: Mapping[str, Any], facts: DataFacts, device: str) -> None:
+def _check_together(space: Space, chosen: Mapping[str, Any], facts: DataFacts) -> None:
     """Refuse settings that are right alone and cannot work together.
 
     Raises:
@@ -309,8 +324,6 @@ def _check_together(space: Space, chosen: Mapping[str, Any], facts: DataFacts, d
             f"{space.source}: training.batch_size {largest} is more than the {facts.sizes[0]}"
             f" training images of {facts.name}; lower it"
         )
-    if device == "cuda":
-        _check_cuda()
 
 
 def _check_cuda() -> None:
@@ -340,9 +353,49 @@ def _at_least(flag: str, value: int, low: int) -> None:
         raise StudyError(f"--{flag} is {value}; it must be {low} or more")
 
 
-def _workers(workers: int | None, device: str, gpus: Sequence[str], trials: int) -> int:
-    if workers is not None:
-        _at_least("workers", workers, 1)
-        return min(workers, trials)
-    wanted = usable_cores() if device == "cpu" else max(1, len(gpus))
-    return min(wanted, trials)
+def threads_of(processes: int) -> int:
+    """Threads of each of so many processes that train at once."""
+    return max(1, usable_cores() // processes)
+
+
+def _workers(
+    given: int | str | None, device: str, gpus: Sequence[str], trials: int, processes: int
+) -> int:
+    """The workers that were asked for; else the most that the run may choose."""
+    if given is None or given == AUTO:
+        return max(1, min(usable_cores() // processes, trials))
+    try:
+        count = int(given)
+    except ValueError:
+        raise StudyError(f"--workers {given!r} is neither a number nor {AUTO}") from None
+    _at_least("workers", count, 1)
+    return min(count, trials)
+
+
+def _check_processes(processes: int, space: Space, device: str, gpus: Sequence[str]) -> None:
+    """Refuse trials over several processes that cannot be.
+
+    Raises:
+        StudyError: There are too few GPUs, or a batch cannot be shared evenly.
+    """
+    _at_least("processes-per-trial", processes, 1)
+    if processes == 1:
+        return
+    if device == CUDA and processes > len(gpus):
+        raise StudyError(
+            f"--processes-per-trial {processes} needs as many GPUs, and there are {len(gpus)};"
+            " give more GPUs (--gpus) or fewer processes"
+        )
+    domain = space.training["batch_size"]
+    if isinstance(domain, Range):
+        raise StudyError(
+            f"--processes-per-trial {processes} shares every batch evenly, and {space.source} gives"
+            f" training.batch_size a range; list multiples of {processes}"
+        )
+    uneven = [int(size) for size in domain.values if int(size) % processes]
+    if uneven:
+        raise StudyError(
+            f"--processes-per-trial {processes} shares every batch evenly, and {space.source} has"
+            f" training.batch_size {uneven[0]}; give a multiple of {processes}, such as"
+            f" {processes * -(-uneven[0] // processes)}"
+        )

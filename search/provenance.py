@@ -71,8 +71,17 @@ def machine() -> dict[str, Any]:
     }
 
 
-def worker_provenance(device: str, threads: int) -> dict[str, Any]:
-    """What a worker knows of where it trains; imports torch."""
+def worker_provenance(
+    device: str, threads: int, *, processes: int = 1, deterministic: bool = False
+) -> dict[str, Any]:
+    """What a worker knows of where and how it trains; imports torch.
+
+    Args:
+        device: "cpu" or "cuda".
+        threads: Of each process.
+        processes: That train one trial together.
+        deterministic: Whether it is to repeat bit for bit on a GPU too.
+    """
     import torch
 
     content = {
@@ -81,6 +90,8 @@ def worker_provenance(device: str, threads: int) -> dict[str, Any]:
         "machine": machine(),
         "device": device,
         "threads": threads,
+        "processes": processes,
+        "deterministic": deterministic,
         "dtype": "float32",
     }
     if device.startswith("cuda"):

@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from blocks.build import stream_seed
 from search.augmentation import RATIOS, Augmentation
-from search.batches import evaluation_batch, finished, normalised, order_of, steps_of
+from search.batches import finished, normalised, order_of, steps_of
 from search.data import Data, Size
+from search.devices import evaluation_batch
 from search.formats.folders import decode, open_image
 
 if TYPE_CHECKING:

@@ -12,7 +12,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from blocks.errors import StudyError
+from search.concurrency import settled
 from search.database import checkpoint, open_for_writing, shown
+from search.determinism import check_deterministic
 from search.engine import Silent, Study, StudyResult, Watch
 from search.interruption import Interrupted
 from search.mirror import Mirror
@@ -120,6 +122,7 @@ def execute(plan: StudyPlan, watch: Watch | None = None) -> StudyResult:
     from search.workers import run_locally
 
     watch = watch or Silent()
+    check_deterministic(plan)
     engine = open_for_writing(plan.storage)
     store = Store(engine)
     try:
@@ -138,6 +141,8 @@ def execute(plan: StudyPlan, watch: Watch | None = None) -> StudyResult:
             study.changed = mirror.changed
             status = "interrupted"
             try:
+                if not study.is_finished:
+                    study.plan = settled(study.plan, study.left, watch.preparing)
                 watch.began(study)
                 run_locally(study, watch)
                 status = "exhausted" if study.note else "finished"
@@ -162,7 +167,8 @@ def run_study(
         space: A space file, or the name of a shipped space.
         watch: Who wants to know how it goes.
         **flags: As the command line's: study, storage, trials, seeds, epochs, data, data_dir,
-            download, sampler, workers, device, seed, overrides, includes, extend.
+            download, sampler, workers, device, gpus, processes, deterministic, seed, overrides,
+            includes, extend.
 
     Returns:
         Trials, front, and why it ended.

@@ -14,14 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from blocks.build import stream_seed
 from search.batches import Batches, steps_of
+from search.distributed import ALONE, Alone, Batch
 from search.evaluation import loss_and_accuracy
 from search.optimisation import Schedule, make_optimiser, make_schedule
 from search.outcome import EpochResult
@@ -113,6 +114,7 @@ def train(
     resumed: dict[str, Any] | None = None,
     kept: Callable[[Progress], None] = lambda progress: None,
     parts: int = 1,
+    division: Alone = ALONE,
 ) -> nn.Module:
     """Train a network, reporting every epoch.
 
@@ -126,6 +128,7 @@ def train(
             it has done are not told again.
         kept: Called after every epoch that is not the last, to keep a checkpoint.
         parts: A batch is computed in so many parts, whose gradients are summed: for memory.
+        division: Of each batch, where several processes train the network together.
 
     Returns:
         The network to evaluate: this one, or the average of its weights.
@@ -138,18 +141,21 @@ def train(
     progress = begin(network, training, steps * training.epochs)
     if resumed is not None:
         progress.load(resumed)
+    computed = division.wrap(network)
     memory = PeakMemory(batches.device)
     for epoch in range(len(progress.results) + 1, training.epochs + 1):
         memory.restart()
         started = _clock(batches.device)
         # What networks draw themselves (dropout, stochastic depth) derives from (seed, epoch) too.
-        torch.manual_seed(stream_seed(seed, "training", epoch))
+        torch.manual_seed(division.seed(seed, epoch))
         drawn = batches.train(training, seed=seed, epoch=epoch)
-        done = (epoch - 1) * steps
-        loss, accuracy = _one_epoch(progress, drawn, training, epoch, parts, done=done)
+        step = Step(progress, computed, training, parts, division)
+        loss, accuracy = _one_epoch(step, drawn, epoch, done=(epoch - 1) * steps)
         seconds = _clock(batches.device) - started
         with arithmetic(training.precision, batches.device):
-            validation = loss_and_accuracy(progress.evaluated, batches.part("validation"))
+            validation = division.agreed(
+                lambda: loss_and_accuracy(progress.evaluated, batches.part("validation"))
+            )
         if not math.isfinite(validation[0]):
             raise Diverged(epoch, validation[0])
         result = EpochResult(
@@ -163,9 +169,9 @@ def train(
             peak_memory_bytes=memory.bytes(),
         )
         progress.results.append(result)
-        if not goes_on(result):
+        if not division.agreed(partial(goes_on, result)):
             break
-        if epoch < training.epochs:
+        if epoch < training.epochs and division.first:
             kept(progress)
     return progress.evaluated
 
@@ -177,38 +183,61 @@ def _clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _one_epoch(
-    progress: Progress,
-    drawn: Iterator[tuple[Tensor, Tensor, Tensor, float]],
-    training: Training,
-    epoch: int,
-    parts: int,
-    *,
-    done: int,
-) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Step:
+    """One step of the optimiser.
+
+    Args:
+        progress: Of the training.
+        computed: Its network, as it is called in training.
+        training: The settings.
+        parts: A batch is computed in so many parts.
+        division: Of a batch between processes.
+    """
+
+    progress: Progress
+    computed: nn.Module
+    training: Training
+    parts: int = 1
+    division: Alone = ALONE
+
+    def begin(self) -> None:
+        """Put the network to training."""
+        self.progress.network.train()
+        keep_frozen(self.progress.network, self.training.freeze)
+
+    def take(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Learn from a batch; its mean loss, and how many images were classified right."""
+        optimiser = self.progress.optimiser
+        optimiser.zero_grad(set_to_none=True)
+        with self.division.norms():
+            loss, right = _gradients(self.computed, batch, self.training, self.parts)
+        if self.training.clip_gradient:
+            trained = [p for group in optimiser.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(trained, self.training.clip_gradient)
+        optimiser.step()
+        return loss, right
+
+
+def _one_epoch(step: Step, drawn: Iterator[Batch], epoch: int, *, done: int) -> tuple[float, float]:
     """Mean loss and accuracy of the epoch; sums stay on the device until its end."""
-    network, optimiser = progress.network, progress.optimiser
-    network.train()
-    keep_frozen(network, training.freeze)
-    trained = [p for group in optimiser.param_groups for p in group["params"]]
+    progress, division = step.progress, step.division
+    step.begin()
     sums = None
     seen = steps = 0
-    for images, labels, others, share in drawn:
+    for batch in map(division.share, drawn):
         progress.schedule.step_update(done + steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss, right = _gradients(network, (images, labels, others), share, training, parts)
-        if training.clip_gradient:
-            nn.utils.clip_grad_norm_(trained, training.clip_gradient)
-        optimiser.step()
+        loss, right = step.take(batch)
         steps += 1
         if progress.average is not None:
-            progress.average.update(network, step=done + steps)
+            progress.average.update(progress.network, step=done + steps)
         sums = torch.stack((loss, right)) if sums is None else sums + torch.stack((loss, right))
-        seen += len(labels)
-        if images.device.type == "cpu" or steps % CHECK_EVERY_STEPS == 0:
-            _check(loss, epoch)
+        seen += len(batch[1])
+        if loss.device.type == "cpu" or steps % CHECK_EVERY_STEPS == 0:
+            _check(division.mean(loss), epoch)
     progress.schedule.step_update(done + steps)
     assert sums is not None  # an epoch has a step, or steps_of would have refused it
+    sums = division.mean(sums)
     _check(sums[0], epoch)
     return float(sums[0]) / steps, float(sums[1]) / seen
 
@@ -220,16 +249,12 @@ def _check(loss: Tensor, epoch: int) -> None:
 
 
 def _gradients(
-    network: nn.Module,
-    batch: tuple[Tensor, Tensor, Tensor],
-    share: float,
-    training: Training,
-    parts: int,
+    network: nn.Module, batch: Batch, training: Training, parts: int
 ) -> tuple[Tensor, Tensor]:
     """Add a batch's gradients; its mean loss, and how many images were classified right."""
-    whole = len(batch[1])
+    whole, share = len(batch[1]), batch[3]
     losses, right = [], []
-    for images, labels, others in zip(*(tensor.chunk(parts) for tensor in batch), strict=True):
+    for images, labels, others in zip(*(t.chunk(parts) for t in batch[:3]), strict=True):
         # Around one forward pass alone: autocast keeps the weights that it has cast until it ends.
         with arithmetic(training.precision, images.device):
             logits = network(images).float()

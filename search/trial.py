@@ -20,6 +20,7 @@ from search.batches import Batches, resident
 from search.checkpoint import Checkpoint, training_identity
 from search.data import Data
 from search.data_place import assigned_data
+from search.distributed import ALONE, Alone
 from search.measure import measure_latency
 from search.outcome import (
     COMPLETE,
@@ -76,6 +77,7 @@ def evaluate_candidate(
     device: torch.device,
     goes_on: Callable[[EpochResult], bool],
     provenance: Mapping[str, Any] | None = None,
+    division: Alone = ALONE,
 ) -> Outcome:
     """Build, train and measure one candidate.
 
@@ -84,6 +86,7 @@ def evaluate_candidate(
         device: Where.
         goes_on: Told each epoch's result; False prunes the trial there.
         provenance: Versions, device and threads: a checkpoint of others is not gone on from.
+        division: Where several processes evaluate it together; the first one's outcome counts.
 
     Returns:
         The outcome; a mistake of the code is an outcome too (failed, with its traceback).
@@ -105,7 +108,7 @@ def evaluate_candidate(
         assignment.checkpoint, training_identity(assignment, dict(provenance or {}))
     )
     try:
-        said = _trained(assignment, device, note, epochs, checkpoint)
+        said = _trained(assignment, device, note, epochs, checkpoint, division)
     except Diverged as error:
         return ended(DIVERGED, error=str(error))
     except Exception as error:
@@ -113,6 +116,8 @@ def evaluate_candidate(
         return ended(FAILED, error=line, traceback=traceback.format_exc())
     if len(epochs) < Training.from_json(assignment.training).epochs:
         return ended(PRUNED, **said)
+    if not division.first:
+        return ended(COMPLETE)
     timed = _timed(assignment, device) if assignment.latency else {}
     said["measurements"] += timed.pop("measurements", ())
     errors = [one["error"] for one in (said, timed) if "error" in one]
@@ -155,20 +160,24 @@ def _trained(
     note: Callable[[EpochResult], bool],
     epochs: list[EpochResult],
     checkpoint: Checkpoint,
+    division: Alone,
 ) -> dict[str, Any]:
     """What an outcome says of a training: its numbers, answers, weights and findings.
 
     Where the device has too little memory for a batch, it is computed in two parts, or in as many
-    as it takes: the effective batch stays, and the outcome says it.
+    as it takes: the effective batch stays, and the outcome says it. Several processes do not: they
+    would have to run short of memory at the same step.
     """
     training = Training.from_json(assignment.training)
     parts = 1
     while True:
         try:
-            said = _evaluated(assignment, training, device, note, epochs, checkpoint, parts)
+            said = _evaluated(
+                assignment, training, device, note, epochs, checkpoint, parts, division
+            )
         except torch.OutOfMemoryError:
             parts *= 2
-            if parts > training.batch_size:
+            if parts > training.batch_size or division.processes > 1:
                 raise
         else:
             break
@@ -188,13 +197,13 @@ def _evaluated(
     epochs: list[EpochResult],
     checkpoint: Checkpoint,
     parts: int,
+    division: Alone,
 ) -> dict[str, Any]:
     """A whole training, and what its network then says."""
     images = sized_data(assignment)
     data, facts = device_data(images, device), images.facts
     architecture = Architecture.from_json(assignment.architecture)
-    network = _built(assignment, architecture, training, facts)
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = assigned_network(assignment, training, facts, device)
     said: dict[str, Any] = {}
     resumed = checkpoint.read()
     if resumed is not None:
@@ -209,7 +218,10 @@ def _evaluated(
         resumed=resumed,
         kept=checkpoint.keep,
         parts=parts,
+        division=division,
     )
+    if not division.first:
+        return {}
     complete = len(epochs) == training.epochs
     with arithmetic(training.precision, device):
         measured, answers = from_splits(network, data, facts.classes, complete=complete)
@@ -226,16 +238,19 @@ def _evaluated(
     return said
 
 
-def _built(
-    assignment: Assignment, architecture: Architecture, training: Training, facts: DataFacts
+def assigned_network(
+    assignment: Assignment, training: Training, facts: DataFacts, device: torch.device
 ) -> nn.Module:
-    """The network as its training finds it."""
+    """The network of an assignment as its training finds it, on a device."""
+    architecture = Architecture.from_json(assignment.architecture)
     made_for = MadeFor(architecture.backbone, facts.classes, facts.input_shape)
     identity = training.pretrained
-    return build_network(
+    network = build_network(
         architecture,
         num_classes=facts.classes,
         in_channels=facts.input_shape[0],
         seed=assignment.seed,
         pretrained=_start(identity, assignment.weights, made_for) if identity else False,
     )
+    placed: nn.Module = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed

@@ -16,7 +16,15 @@ import queue
 import signal
 import sys
 import threading
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from search.outcome import FAILED
+from search.peers import Peers
+
+if TYPE_CHECKING:
+    import torch
+
+    from search.distributed import Alone
 
 PR_SET_PDEATHSIG = 1
 
@@ -40,14 +48,55 @@ def _send(stream: TextIO, message: dict[str, Any]) -> None:
     stream.flush()
 
 
-def main() -> None:
-    """Evaluate assignments until told to leave."""
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m search.worker", description=__doc__)
     parser.add_argument("--parent", type=int, required=True, help="process to live with")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--deterministic", action="store_true")
+    parser.add_argument("--processes", type=int, default=1, help="that train a trial together")
+    parser.add_argument("--rank", type=int, default=0, help="of this process among them")
+    parser.add_argument("--gpus", default="", help="one for each of them")
     parser.add_argument("--include", action="append", default=[], help="a file with own blocks")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def _peers(arguments: argparse.Namespace) -> Peers | None:
+    """The other processes of this worker's trials; None where it trains them alone, or is one."""
+    if arguments.processes == 1 or arguments.rank:
+        return None
+    options = ["--device", arguments.device, "--threads", str(arguments.threads)]
+    options += ["--processes", str(arguments.processes)]
+    options += ["--deterministic"] * arguments.deterministic
+    for path in arguments.include:
+        options += ["--include", path]
+    return Peers(
+        options,
+        tuple(filter(None, arguments.gpus.split(","))),
+        arguments.processes,
+        device=arguments.device,
+        threads=arguments.threads,
+        deterministic=arguments.deterministic,
+    )
+
+
+def _division(
+    arguments: argparse.Namespace, peers: Peers | None, messages: queue.SimpleQueue[Any]
+) -> Alone:
+    """How this process shares its trials with others."""
+    from search.distributed import ALONE, join, open_store
+
+    if arguments.processes == 1:
+        return ALONE
+    store = open_store(0 if peers else messages.get()["port"])
+    if peers:
+        peers.send({"do": "join", "port": store.port})
+    return join(store, arguments.rank, arguments.processes, arguments.device)
+
+
+def main() -> None:
+    """Evaluate assignments until told to leave."""
+    arguments = _arguments()
     die_with_parent(arguments.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
 
@@ -57,20 +106,29 @@ def main() -> None:
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     reader = threading.Thread(target=_read_messages, args=(sys.stdin, messages), daemon=True)
     reader.start()
+    peers = _peers(arguments)  # they import torch while this process does
 
     import torch
 
+    from search.devices import prepare_torch
     from search.include import include
     from search.outcome import Assignment, EpochResult
     from search.provenance import worker_provenance
     from search.trial import evaluate_candidate
 
-    torch.set_num_threads(arguments.threads)
+    prepare_torch(arguments.device, arguments.threads, deterministic=arguments.deterministic)
     for path in arguments.include:
         include(path)
     device = torch.device(arguments.device)
-    provenance = worker_provenance(arguments.device, arguments.threads)
-    _send(answers, {"say": "ready", "provenance": provenance})
+    division = _division(arguments, peers, messages)
+    provenance = worker_provenance(
+        arguments.device,
+        arguments.threads,
+        processes=arguments.processes,
+        deterministic=arguments.deterministic,
+    )
+    if division.first:
+        _send(answers, {"say": "ready", "provenance": provenance})
 
     def goes_on(result: EpochResult) -> bool:
         _send(answers, {"say": "epoch", "result": result.__dict__})
@@ -80,11 +138,33 @@ def main() -> None:
         message = messages.get()
         if message["do"] == "leave":
             os._exit(0)  # everything is sent; taking torch down in order would cost a second
+        if message["do"] == "probe":
+            _send(answers, {"say": "probed", **_probed(message, device)})
+            continue
         assignment = Assignment(**message["assignment"])
+        together = peers if peers and not assignment.trained else None
+        if together:
+            together.give(message["assignment"])
         outcome = evaluate_candidate(
-            assignment, device=device, goes_on=goes_on, provenance=provenance
+            assignment, device=device, goes_on=goes_on, provenance=provenance, division=division
         )
+        failed = outcome.state == FAILED
+        if not division.first:
+            _send(answers, {"error": outcome.error if failed else ""})
+            continue
+        sound = together is None or (together.settled() and not failed)
         _send(answers, {"say": "outcome", "outcome": outcome.to_json()})
+        if not sound:
+            os._exit(0)  # processes that have parted cannot meet again: a new worker takes over
+
+
+def _probed(message: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """How fast a network trains here, beside others; what of memory was free before."""
+    from search.outcome import Assignment
+    from search.probe import probe
+
+    assignment = Assignment(**message["assignment"])
+    return probe(assignment, device, seconds=message["seconds"])
 
 
 if __name__ == "__main__":

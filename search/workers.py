@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from blocks.errors import StudyError
+from search.devices import environment_of, gpus_of
 from search.engine import Study, Watch
 from search.interruption import Interrupted
 from search.outcome import Assignment, EpochResult, Outcome
@@ -47,7 +48,7 @@ class Worker:
         self._buffer = b""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         self.process = subprocess.Popen(
-            _command(plan),
+            _command(plan, index),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -114,21 +115,22 @@ class Worker:
                 stream.close() if stream else None
 
 
-def _command(plan: StudyPlan) -> list[str]:
+def _command(plan: StudyPlan, index: int) -> list[str]:
     command = [sys.executable, "-P", "-m", "search.worker", "--parent", str(os.getpid())]
     command += ["--device", plan.device, "--threads", str(plan.threads)]
+    if plan.deterministic:
+        command.append("--deterministic")
+    if plan.processes > 1:
+        command += ["--processes", str(plan.processes)]
+        command += ["--gpus", ",".join(gpus_of(index, plan.gpus, plan.processes))]
     for path in plan.includes:
         command += ["--include", path]
     return command
 
 
 def _environment(plan: StudyPlan, index: int) -> dict[str, str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(plan.threads), "PYTHONUNBUFFERED": "1"}
-    if plan.gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = plan.gpus[index % len(plan.gpus)]
-    elif plan.device == "cpu":
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    return environment
+    own = next(iter(gpus_of(index, plan.gpus, plan.processes)), None)
+    return environment_of(own, plan.device, plan.threads, deterministic=plan.deterministic)
 
 
 class Pool:

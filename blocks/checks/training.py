@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from blocks.checks.judging import mode_name, passed_back, require_close
+from blocks.determinism import unrepeatable
 from blocks.errors import listing
 from blocks.subject import ConformanceError, Size, Subject, words_of
 
@@ -90,4 +92,15 @@ def deterministic_mode(subject: Subject) -> str:
             remarks.append(f"cannot on {device}: {words_of(error)}")
         finally:
             torch.use_deterministic_algorithms(False)
+    if not torch.cuda.is_available():
+        listed = _listed(subject.built(size), (subject.channels, *size))
+        remarks += [f"cannot on cuda: {listed}"] if listed else []
     return "; ".join(remarks)
+
+
+def _listed(block: nn.Module, shape: tuple[int, int, int]) -> str:
+    """What of a block torch lists as not repeatable on a GPU."""
+    try:
+        return ", ".join(unrepeatable(block, shape))
+    except (RuntimeError, NotImplementedError):
+        return ""

@@ -7,7 +7,7 @@ from statistics import median
 import pytest
 import torch
 
-from search.plan import usable_cores
+from search.devices import usable_cores
 from search.study import run_study
 
 ROUNDS = 3

@@ -137,7 +137,7 @@ def test_too_little_memory_makes_a_batch_of_parts(monkeypatch):
             torch.manual_seed(0)
             return Hungry(most)
 
-        monkeypatch.setattr(module, "_built", make)
+        monkeypatch.setattr(module, "assigned_network", make)
         return evaluated(assignment(NONE, epochs=2, batch_size=64))
 
     whole, split = built(64), built(20)
@@ -227,7 +227,7 @@ def test_a_loss_that_is_none_ends_the_training_at_once(monkeypatch):
                     return self.layers(images) * float("nan")
             return self.layers(images)
 
-    monkeypatch.setattr(module, "_built", lambda *_: Spoilt())
+    monkeypatch.setattr(module, "assigned_network", lambda *_: Spoilt())
     outcome = evaluated(replace(assignment(NONE, batch_size=32), seed=0))
     assert outcome.state == "diverged"
     assert "loss is nan in epoch 1" in outcome.error
