@@ -217,7 +217,7 @@ def whole_batch_norm(
         )
     spread = [1, -1, *([1] * (input.ndim - 2))]
     others = [dimension for dimension in range(input.ndim) if dimension != 1]
-    x = input.float()
+    x = input.float() if input.dtype != torch.float64 else input  # half precision sums badly
     count = x.numel() // x.shape[1] * dist.get_world_size()
     mean_C = _summed(x.sum(others)) / count
     centred = x - mean_C.view(spread)

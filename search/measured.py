@@ -52,7 +52,9 @@ def kept_for_training(
 def peaks_of(table: SiteTable, architecture: Architecture) -> dict[str, int]:
     """Of a resolved architecture: bytes per image at the peak of training and inference, params.
 
-    ``training_peak`` and ``inference_peak`` as ``blocks.memory`` has them; ``params`` counts.
+    ``training_peak`` and ``inference_peak`` as ``blocks.memory`` has them; ``params`` counts. Where
+    a network's peaks cannot be told for one image, half as much again as what training keeps
+    stands for the one, and what it keeps for the other.
     """
     kept = _read(table)
     known: dict[str, dict[str, int]] = kept.get("peaks", {})
@@ -66,10 +68,15 @@ def _measured_peaks(table: SiteTable, architecture: Architecture) -> dict[str, i
     from blocks.memory import measure_memory
 
     network = _on_meta(table, architecture)
-    memory = measure_memory(network, table.input_shape)
+    try:
+        memory = measure_memory(network, table.input_shape)
+        peaks = (memory.training_peak, memory.inference_peak)
+    except BlockError:  # it runs other operators for other sizes of a batch
+        kept = _measured(architecture, table) or 0
+        peaks = (kept * 3 // 2, kept)
     return {
-        "training_peak": memory.training_peak,
-        "inference_peak": memory.inference_peak,
+        "training_peak": peaks[0],
+        "inference_peak": peaks[1],
         "params": sum(parameter.numel() for parameter in network.parameters()),
     }
 

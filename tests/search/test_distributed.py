@@ -50,11 +50,19 @@ def test_two_processes_end_as_one_does(ended, case):
     curve, state, _, ending = together.trained(case)
     first = ended[0][case]
     assert first[3] == ending == "trained"
-    assert len(first[0]) == len(curve) == 2
+    assert len(first[0]) == len(curve) == (1 if "residual" in case else 2)
     for one, two in zip(curve, first[0], strict=True):
         assert two == pytest.approx(one, rel=2e-4, abs=2e-5)
     for name, tensor in state.items():
         torch.testing.assert_close(first[1][name], tensor, rtol=1e-3, atol=2e-5)
+
+
+def test_batch_norms_are_those_of_the_whole_batch(ended):
+    losses, state = together.stepped()
+    for found in ended:
+        assert found["stepped"][0] == pytest.approx(losses, rel=1e-6)
+        for name, tensor in state.items():
+            torch.testing.assert_close(found["stepped"][1][name], tensor, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("case", CASES)
