@@ -85,6 +85,13 @@ class Peers:
             ends = list(self._answers.values())
         return len(ends) == len(self._processes) and not any(ends)
 
+    @property
+    def broken(self) -> bool:
+        """Whether one has died or comes to no end; what this process met then does not count."""
+        with self._answered:
+            there = len(self._answers) == len(self._processes)
+        return not there or any(process.poll() is not None for process in self._processes)
+
     def _read(self, rank: int, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None  # it is a pipe
         for line in process.stdout:

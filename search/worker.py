@@ -153,6 +153,9 @@ def main() -> None:
             _send(answers, {"error": outcome.error if failed else ""})
             continue
         sound = together is None or (together.settled() and not failed)
+        if failed and together and together.broken:
+            print(f"another process of the trial has ended: {outcome.error}", file=sys.stderr)
+            os._exit(1)  # no outcome: the trial is evaluated again
         _send(answers, {"say": "outcome", "outcome": outcome.to_json()})
         if not sound:
             os._exit(0)  # processes that have parted cannot meet again: a new worker takes over

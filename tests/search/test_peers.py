@@ -5,7 +5,7 @@ import time
 
 from search.engine import Silent
 from search.plan import make_plan
-from search.store import read_attempts
+from search.store import read_attempts, read_trials
 from search.study import execute
 
 SPACE = """
@@ -55,7 +55,7 @@ def test_a_trial_on_two_processes_survives_the_loss_of_one(tmp_path, opened):
     assert len(watch.causes) == 1
     study = opened(tmp_path / "one.yaml", url=url)
     assert len(read_attempts(study.store.engine, study.id)) == 2
-    made = study.store.provenance_of(trial)
+    made = study.store.provenance_of(read_trials(study.store.engine, study.id)[0])
     assert (made["processes"], made["deterministic"]) == (2, False)
     until = time.monotonic() + 10
     while peers_of(os.getpid()) and time.monotonic() < until:
