@@ -1,5 +1,6 @@
 """Images per second of one training beside timm's recipe, and whether compiling blocks pays."""
 
+import os
 import time
 from statistics import median, quantiles
 
@@ -19,10 +20,10 @@ from search.training import train
 from search.tuning import attention_blocks
 from spaces.training import Training
 
-ROUNDS = 5
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", 5))
 BATCH_SIZE = 128
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-IMAGES = {"cpu": 1280, "cuda": 25_600}
+IMAGES = {"cpu": 640, "cuda": 25_600}
 HAS_FASHION = look(source_of("fashion-mnist")) is not None
 
 

@@ -10,6 +10,7 @@ import os
 import resource
 import time
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from statistics import fmean, median, quantiles, stdev
 
@@ -70,14 +71,14 @@ def in_words(ratios):
 
 
 def no_worse(mine, loops):
-    """Our accuracies beside the loop's, pair by pair: the mean difference, its standard error."""
-    pairs = [
-        (one.accuracies[block], other.accuracies[block])
-        for one, other in zip(mine, loops, strict=True)
-        for block in other.accuracies
-    ]
-    differences = [one - other for one, other in pairs]
-    return fmean(differences), stdev(differences) / len(differences) ** 0.5
+    """Our mean accuracy less the loop's, over the rounds, and its standard error.
+
+    The candidates of one round share their seed, so a round is one observation; of a single round
+    the error is unknown, infinite.
+    """
+    differences = [a.accuracy - b.accuracy for a, b in zip(mine, loops, strict=True)]
+    error = stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else inf
+    return fmean(differences), error
 
 
 def spread(results):
@@ -110,7 +111,7 @@ def test_more_trials_per_hour_than_a_naive_loop(task, device, tmp_path):
         f"\n  accuracy (mean and deviation of all): ours {spread(mine)}, the loop {spread(loops)};"
         f" difference {difference:+.4f}, standard error {error:.4f}"
     )
-    assert difference > -3 * error - 0.001
+    assert difference > -2 * error - 0.002
     assert median(ratios) > FLOOR
 
 
