@@ -90,7 +90,9 @@ def spread(results):
 @pytest.mark.timeout(7200)
 @pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="needs Linux's account of time")
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("task", [DIGITS, pytest.param(FASHION, marks=needs_fashion)], ids=str)
+@pytest.mark.parametrize(
+    "task", [DIGITS, pytest.param(FASHION, marks=needs_fashion)], ids=lambda task: task.data
+)
 def test_more_trials_per_hour_than_a_naive_loop(task, device, tmp_path):
     loops, mine, others = [], [], []
     rounds = int(os.environ.get("BENCH_ROUNDS", ROUNDS[task.data]))
