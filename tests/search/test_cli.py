@@ -310,7 +310,7 @@ def test_every_command_has_an_example_in_its_help(tmp_path):
         assert command in top
         assert f"search {command}" in search(command, "--help", cwd=tmp_path, check=0).stdout
     text = search("run", "--help", cwd=tmp_path, check=0, env={**os.environ, "COLUMNS": "200"})
-    for default in ("24", "12", "digits", "nsga2", "one per core"):
+    for default in ("24", "12", "digits", "nsga2", "auto"):
         assert f"default: {default}" in text.stdout or f"else {default}" in text.stdout
 
 
