@@ -9,16 +9,14 @@ is looked at.
 
 from __future__ import annotations
 
-import random
 import selectors
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from blocks.architecture import architecture_cost, has_closed_cost
-from blocks.errors import SiteError, ToolError
+from blocks.errors import ToolError
 from search.devices import CUDA, available_memory, evaluation_batch, usable_cores
 from search.measured import kept_for_training, peaks_of
 from search.outcome import Assignment
@@ -27,14 +25,10 @@ from search.plan import StudyPlan, threads_of
 from spaces.candidate import Candidate
 from spaces.drawing import (
     baseline_candidates,
-    distinct_candidates,
-    draw,
-    propose,
     sites_of,
+    usual_candidates,
 )
-from spaces.parameters import Choice, Domain
 
-LISTED, DRAWN = 2000, 500
 CONTEXT_BYTES = 0.6 * 2**30  # of CUDA; on a processor of Python with torch
 MARGIN = 1.2  # on what is counted: workspaces, and what an allocator keeps between trials
 COPIES = 4  # a weight, its gradient and two moments; an average is one more
@@ -56,8 +50,7 @@ def heavy_candidates(plan: StudyPlan) -> list[Candidate]:
 
     Of the space's distinct candidates, or of some hundred at random where they cannot be listed.
     """
-    listed = distinct_candidates(plan.space, plan.data, limit=LISTED)
-    found = [c for c, _ in listed.values()] if listed is not None else list(_drawn(plan))
+    found = list(usual_candidates(plan.space, plan.data))
     baselines = [candidate for candidate, _ in baseline_candidates(plan.space, plan.data)]
     heaviest: dict[object, Candidate] = {}
     for candidate in [*baselines, *found]:
@@ -67,17 +60,6 @@ def heavy_candidates(plan: StudyPlan) -> list[Candidate]:
         if key not in heaviest or _flops(candidate) > _flops(heaviest[key]):
             heaviest[key] = candidate
     return sorted(heaviest.values(), key=_flops)
-
-
-def _drawn(plan: StudyPlan) -> Iterable[Candidate]:
-    chance = random.Random(0)
-
-    def choose(name: str, domain: Domain) -> Any:
-        return chance.choice(domain.values) if isinstance(domain, Choice) else domain.high
-
-    for _ in range(DRAWN):
-        with suppress(SiteError):
-            yield draw(propose(plan.space, choose, plan.data), plan.data)
 
 
 def _flops(candidate: Candidate) -> int:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 from blocks.architecture import Architecture, Placement
-from blocks.errors import SiteError, StudyError, ToolError
+from blocks.errors import StudyError, ToolError
 from blocks.options import MapShape
 from search.plan import StudyPlan
 from spaces.candidate import Candidate
-from spaces.drawing import distinct_candidates, draw, propose, sites_of
-from spaces.parameters import Choice, Domain
+from spaces.drawing import sites_of, usual_candidates
 
-LISTED, DRAWN = 5000, 500
+LISTED = 5000  # candidates that are all examined
 
 
 def check_deterministic(plan: StudyPlan) -> None:
@@ -38,7 +35,7 @@ def check_deterministic(plan: StudyPlan) -> None:
 
 def unrepeatable_parts(plan: StudyPlan) -> Iterator[str]:
     """The blocks and backbones of a space that cannot be repeated on a GPU, a line for each."""
-    candidates = list(_candidates(plan))
+    candidates = list(usual_candidates(plan.space, plan.data, limit=LISTED))
     for name in sorted({candidate.architecture.backbone for candidate in candidates}):
         words = _of_backbone(name, next(c for c in candidates if c.architecture.backbone == name))
         if words:
@@ -109,19 +106,3 @@ def _found(made: Any, shape: tuple[int, int, int]) -> tuple[str, ...]:
         return unrepeatable(network, shape)
     except (ToolError, RuntimeError, NotImplementedError):
         return ()
-
-
-def _candidates(plan: StudyPlan) -> Iterator[Candidate]:
-    """The space's distinct candidates; some hundred at random where they cannot be listed."""
-    listed = distinct_candidates(plan.space, plan.data, limit=LISTED)
-    if listed is not None:
-        yield from (candidate for candidate, _ in listed.values())
-        return
-    chance = random.Random(0)
-
-    def choose(name: str, domain: Domain) -> Any:
-        return chance.choice(domain.values) if isinstance(domain, Choice) else domain.high
-
-    for _ in range(DRAWN):
-        with suppress(SiteError):
-            yield draw(propose(plan.space, choose, plan.data), plan.data)

@@ -9,8 +9,10 @@ candidate whose options are what takes effect at each site.
 from __future__ import annotations
 
 import math
+import random
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from spaces.parameters import Choice, Choose, Domain, fixed
 from spaces.space import Space
 from spaces.training import Training
 
+LISTED, DRAWN = 2000, 500  # candidates, where a few stand for a space
 ENUMERATION_LIMIT = 50_000
 OF_ATTENTION = ("attention_learning_rate",)  # training settings without a say where there is none
 
@@ -312,6 +315,22 @@ def distinct_candidates(
             continue
         found.setdefault(candidate.digest, (candidate, proposal))
     return found
+
+
+def usual_candidates(space: Space, data: DataFacts, *, limit: int = LISTED) -> Iterator[Candidate]:
+    """The space's distinct candidates; some hundred at random where they cannot be listed soon."""
+    listed = distinct_candidates(space, data, limit=limit)
+    if listed is not None:
+        yield from (candidate for candidate, _ in listed.values())
+        return
+    chance = random.Random(0)
+
+    def choose(name: str, domain: Domain) -> Any:
+        return chance.choice(domain.values) if isinstance(domain, Choice) else domain.high
+
+    for _ in range(DRAWN):
+        with suppress(SiteError):
+            yield draw(propose(space, choose, data), data)
 
 
 def violated(space: Space, candidate: Candidate, cost: Cost) -> list[str]:
