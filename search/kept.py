@@ -8,8 +8,6 @@ file, the parent its row with the outcome in one transaction. A row goes before 
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -30,6 +28,7 @@ from search.database import (
     storage_url,
 )
 from search.outcome import Outcome
+from search.provenance import checksum
 from search.store import Store, TrialRecord, find_trial, read_study
 from spaces.document import FRONT, NONE
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 KIND = "weights"
-CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,6 @@ class KeptFile:
     def to_json(self) -> dict[str, Any]:
         """As ``search show`` says it."""
         return {"path": self.path, "bytes": self.bytes, "sha256": self.sha256}
-
-
-def checksum(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def read_kept(engine: Engine, study_id: int) -> dict[int, KeptFile]:

@@ -14,9 +14,8 @@ from torch import nn
 from blocks.weight_file import write_trained
 from search.convergence import AREA, curve_area
 from search.evaluation import Evaluation, Parts, evaluate
-from search.kept import checksum
 from search.outcome import Answers, Assignment, EpochResult
-from search.provenance import versions
+from search.provenance import checksum, versions
 from spaces.candidate import DataFacts
 
 Measured = tuple[tuple[str, str, float], ...]  # (split, metric, value)

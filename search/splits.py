@@ -1,8 +1,7 @@
-"""Cutting a data set into train, validation and test, and keeping the cut.
+"""Cutting a data set into train, validation and test.
 
-A split has the data set's own fixed seed and never the study's. It is stored with the study: one
-number (0 train, 1 validation, 2 test) for every image in the order of the files. Should another
-version of a library cut differently, what is stored wins.
+A split has the data set's own fixed seed and never the study's. Packed, it is one number (0 train,
+1 validation, 2 test) for every image in the order of the files; ``search.kept_split`` stores it.
 """
 
 from __future__ import annotations
@@ -11,15 +10,11 @@ import base64
 import binascii
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, insert, inspect, select
 
 from blocks.errors import DataError
-from search import tables
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT_SHARE = 10  # one of so many
@@ -28,31 +23,6 @@ HELD_OUT_OF_A_CLASS = 10
 
 Labels = NDArray[np.int64]  # (N,)
 Indices = dict[str, NDArray[np.int64]]  # split -> places in the order of the files, ascending
-
-
-def split_indices(labels: Labels, *, seed: int, test: int, validation: int) -> Indices:
-    """Cut images into train, validation and test, every class in its proportion.
-
-    Args:
-        labels: Class numbers (N,).
-        seed: Of the split; a data set has its own.
-        test: Images in the test part.
-        validation: Images in the validation part.
-
-    Returns:
-        Split -> sorted indices.
-    """
-    from sklearn.model_selection import train_test_split
-
-    everything = np.arange(len(labels))
-    rest, test_part = train_test_split(
-        everything, test_size=test, stratify=labels, random_state=seed
-    )
-    train_part, validation_part = train_test_split(
-        rest, test_size=validation, stratify=labels[rest], random_state=seed
-    )
-    parts = (train_part, validation_part, test_part)
-    return {name: np.sort(part) for name, part in zip(SPLITS, parts, strict=True)}
 
 
 def validation_size(images: int, classes: int) -> int:
@@ -129,48 +99,3 @@ def unpack(text: str) -> Indices:
     except (zlib.error, binascii.Error) as error:
         raise DataError(f"a stored split is damaged: {error}; name a new study") from None
     return {split: np.flatnonzero(parts == number) for number, split in enumerate(SPLITS)}
-
-
-@dataclass(frozen=True)
-class StoredSplit:
-    """A split as it is kept.
-
-    Args:
-        digest: Identity of content and split.
-        name: Of the data set.
-        checksum: Of its content.
-        packed: Which image is in which part.
-    """
-
-    digest: str
-    name: str
-    checksum: str
-    packed: str
-
-
-def read_split(engine: Engine, digest: str) -> StoredSplit | None:
-    """The stored split of this identity; None where there is none."""
-    split = tables.splits
-    with engine.connect() as connection:
-        if not inspect(connection).has_table(split.name):
-            return None  # written by a version that had none
-        row = connection.execute(select(split).where(split.c.split_digest == digest)).first()
-    if row is None:
-        return None
-    packed = base64.b64encode(row.parts).decode()
-    return StoredSplit(row.split_digest, row.data, row.checksum, packed)
-
-
-def keep_split(connection: Connection, kept: StoredSplit, sizes: Sequence[int]) -> None:
-    """Store a split, once."""
-    split = tables.splits
-    known = select(split.c.split_digest).where(split.c.split_digest == kept.digest)
-    if connection.execute(known).first() is None:
-        content: dict[str, Any] = {
-            "split_digest": kept.digest,
-            "data": kept.name,
-            "checksum": kept.checksum,
-            "sizes": list(sizes),
-            "parts": base64.b64decode(kept.packed),
-        }
-        connection.execute(insert(split).values(**content))

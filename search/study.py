@@ -17,10 +17,10 @@ from search.database import checkpoint, open_for_writing, shown
 from search.determinism import check_deterministic
 from search.engine import Silent, Study, StudyResult, Watch
 from search.interruption import Interrupted
+from search.kept_split import keep_split
 from search.mirror import Mirror
 from search.outcome import RUNNING
 from search.plan import StudyPlan, make_plan
-from search.splits import keep_split
 from search.store import Store, StudyRecord, now, read_studies
 from spaces.space import differences
 

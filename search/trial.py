@@ -19,7 +19,7 @@ from blocks.pretrained import State, read_identified
 from search.batches import Batches, resident
 from search.checkpoint import Checkpoint, training_identity
 from search.data import Data
-from search.data_place import assigned_data
+from search.datasets import load_data
 from search.distributed import ALONE, Alone
 from search.measure import measure_latency
 from search.outcome import (
@@ -46,6 +46,13 @@ def device_data(data: Data, device: torch.device) -> Batches:
     if key not in _on_device:
         _on_device[key] = _batches(data, device)
     return _on_device[key]
+
+
+def assigned_data(assignment: Assignment) -> Data:
+    """The data of an assignment, loaded once per process."""
+    size = (assignment.data_size, assignment.data_size) if assignment.data_size else None
+    split = assignment.data_split
+    return load_data(assignment.data, assignment.data_folder, size=size, split=split)
 
 
 def sized_data(assignment: Assignment) -> Data:

@@ -74,6 +74,15 @@ def test_the_command_line_loads_neither_pandas_nor_optuna():
     assert found.stdout.strip() == "[]"
 
 
+def test_a_worker_loads_no_database_and_no_scikit_learn():
+    code = (
+        "import sys, search.trial, search.datasets; search.datasets.load_data('digits');"
+        "print(sorted({'sqlalchemy', 'sklearn', 'pandas', 'optuna'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("folder", sorted(MAY_IMPORT))
 def test_a_folder_says_its_role(folder):
     text = (ROOT / folder / "__init__.py").read_text(encoding="utf-8")

@@ -17,11 +17,11 @@ from small_data import write_cifar, write_idx, write_tree
 from sqlalchemy import delete, select
 
 from blocks.errors import DataError, StudyError
-from search import cli, datasets, published, splits, tables
-from search.data_place import assigned_data
+from search import cli, datasets, kept_split, published, splits, tables
 from search.datasets import DATASETS, OwnData, download, load_data, register
 from search.doctor import examine
 from search.plan import make_plan
+from search.trial import assigned_data
 
 SPACE = """
 backbone: resnet20
@@ -120,11 +120,10 @@ def test_the_stored_split_wins_over_another_cut(space, cifar, opened, monkeypatc
     def otherwise(labels, held, *, seed, **more):
         return splits.cut(labels, held, seed=seed + 1, **more)
 
-    def other_indices(labels, *, seed, **more):
-        return splits.split_indices(labels, seed=seed + 1, **more)
-
+    swapped = splits.unpack(datasets.SPLIT)
+    swapped["validation"], swapped["test"] = swapped["test"], swapped["validation"]
     monkeypatch.setattr("search.data.cut", otherwise)
-    monkeypatch.setattr("search.datasets.split_indices", other_indices)
+    monkeypatch.setattr(datasets, "SPLIT", splits.pack(swapped))
     datasets._load.cache_clear()
     assert load_data(name, folder or "").facts.split_digest != facts.split_digest
     again = opened(space, data=name, overrides=["training.batch_size=20"])
@@ -152,7 +151,7 @@ def test_a_stored_split_of_other_images_is_refused(cifar):
 def test_a_database_of_a_version_without_splits_is_read(space, cifar, opened, storage):
     study = opened(space, data_dir=str(cifar))
     tables.splits.drop(study.store.engine)
-    assert splits.read_split(study.store.engine, "x") is None
+    assert kept_split.read_split(study.store.engine, "x") is None
     assert make_plan(space, storage=storage).data == study.plan.data
 
 

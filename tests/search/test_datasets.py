@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from blocks.errors import DataError
-from search.datasets import SPLITS, load_data, split_indices
+from search import digits
+from search.datasets import SPLITS, load_data
+from search.splits import unpack
 
 
 def test_digits_are_14_by_14_and_split_1077_360_360():
@@ -26,10 +31,31 @@ def test_every_split_has_every_class_in_its_proportion():
 
 
 def test_no_image_is_in_two_parts():
-    labels = load_digits().target
-    parts = split_indices(labels, seed=0, test=360, validation=360)
-    together = np.concatenate(list(parts.values()))
+    together = np.concatenate(list(unpack(digits.SPLIT).values()))
     assert sorted(together) == list(range(1797))
+
+
+def test_the_split_is_stratified_as_scikit_learn_cut_it():
+    labels, cut = load_digits().target, {}
+    rest, cut["test"] = train_test_split(
+        np.arange(1797), test_size=360, stratify=labels, random_state=0
+    )
+    cut["train"], cut["validation"] = train_test_split(
+        rest, test_size=360, stratify=labels[rest], random_state=0
+    )
+    for split, places in unpack(digits.SPLIT).items():
+        assert places.tolist() == sorted(cut[split])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_digits_are_scikit_learns_with_its_file_and_without(there, monkeypatch):
+    if not there:
+        monkeypatch.setattr(digits, "FILE", Path("datasets", "data", "moved.csv.gz"))
+    images, labels = digits.read_digits()
+    raw = load_digits()
+    assert (images == raw.images).all()
+    assert (labels == raw.target).all()
+    assert images.dtype == labels.dtype == np.int64
 
 
 def test_the_split_never_changes():
@@ -44,7 +70,7 @@ CHECKSUM = "0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382"
 
 def test_resizing_keeps_the_picture():
     raw = load_digits()
-    parts = split_indices(raw.target, seed=0, test=360, validation=360)
+    parts = unpack(digits.SPLIT)
     image = load_data("digits").images["test"][0, 0].astype(float)
     small = raw.images[parts["test"][0]] * (255 / 16)
     assert abs(image.mean() - small.mean()) < 3

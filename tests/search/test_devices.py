@@ -9,6 +9,7 @@ import torch
 from blocks.errors import StudyError
 from search import devices, workers
 from search.devices import (
+    TUNABLES,
     available_memory,
     environment_of,
     gpus_of,
@@ -123,6 +124,13 @@ def test_an_environment_keeps_the_rest(monkeypatch):
     assert "CUBLAS_WORKSPACE_CONFIG" not in environment_of("1", "cuda", 1) or (
         "CUBLAS_WORKSPACE_CONFIG" in os.environ
     )
+
+
+def test_a_process_that_trains_keeps_its_memory_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert "glibc.malloc.mmap_threshold=33554432:" in environment_of(None, "cpu", 1)[TUNABLES]
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1")
+    assert environment_of(None, "cpu", 1)[TUNABLES] == "glibc.malloc.check=1"
 
 
 def test_available_memory_is_the_least_of_machine_and_group(monkeypatch):

@@ -14,7 +14,8 @@ from search.batches import resident
 from search.database import open_for_reading, storage_url
 from search.datasets import load_data
 from search.evaluation import evaluate
-from search.kept import KeptFile, checksum, kept_data, kept_words, load_trained, read_kept
+from search.kept import KeptFile, kept_data, kept_words, load_trained, read_kept
+from search.provenance import checksum
 from search.store import read_study
 from search.study import run_study
 
