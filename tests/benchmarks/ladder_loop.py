@@ -10,7 +10,7 @@ import argparse
 import torch
 from naive_loop import (
     BATCH_SIZE,
-    BLOCKS,
+    CANDIDATES,
     LEARNING_RATE,
     MOMENTUM,
     WEIGHT_DECAY,
@@ -50,9 +50,9 @@ def main():
     )
 
     def objective(trial):
-        block = trial.suggest_categorical("block", list(BLOCKS))
+        candidate = trial.suggest_categorical("candidate", list(CANDIDATES))
         torch.manual_seed(arguments.seed)
-        network = make_network(block, data, arguments.seed).to(device)
+        network = make_network(candidate, data, arguments.seed).to(device)
         if arguments.lean:
             network = network.to(memory_format=torch.channels_last)
         optimiser = torch.optim.SGD(
@@ -73,7 +73,7 @@ def main():
             trial.report(accuracy, epoch)
         return accuracy
 
-    search(objective, arguments, list(BLOCKS)[arguments.part :: arguments.parts])
+    search(objective, arguments, list(CANDIDATES)[arguments.part :: arguments.parts])
 
 
 if __name__ == "__main__":

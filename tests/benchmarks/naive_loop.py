@@ -25,13 +25,19 @@ from blocks.build import build_network
 from search.datasets import load_data
 from search.include import include
 
-BLOCKS = {
-    "none": None,
-    "se": {"reduction": 16},
-    "eca": {},
-    "coord": {"reduction": 16},
-    "simam": {},
-    "cbam": {"reduction": 16},
+CANDIDATES = {
+    "none": ("none", {}),
+    "se r=4": ("se", {"reduction": 4}),
+    "se r=8": ("se", {"reduction": 8}),
+    "se r=16": ("se", {"reduction": 16}),
+    "eca k=3": ("eca", {"kernel_size": 3}),
+    "eca k=5": ("eca", {"kernel_size": 5}),
+    "coord": ("coord", {"reduction": 16}),
+    "simam": ("simam", {}),
+    "cbam r=8": ("cbam", {"reduction": 8}),
+    "cbam r=16": ("cbam", {"reduction": 16}),
+    "fca top2": ("fca", {"frequency": "top2", "reduction": 16}),
+    "fca top16": ("fca", {"frequency": "top16", "reduction": 16}),
 }
 BATCH_SIZE = 64
 LEARNING_RATE = 0.1
@@ -66,10 +72,10 @@ def make_datasets(data, crop, flip):
     ]
 
 
-def make_network(block, data, seed):
+def make_network(candidate, data, seed):
     channels, height, width = data.facts.input_shape
-    options = BLOCKS[block]
-    placements = () if options is None else (Placement("in-block", block, options),)
+    block, options = CANDIDATES[candidate]
+    placements = () if block == "none" else (Placement("in-block", block, options),)
     return build_network(
         Architecture("resnet20", placements, (height, width)),
         num_classes=data.facts.classes,
@@ -117,16 +123,16 @@ def read_arguments(parser):
     return arguments
 
 
-def search(objective, arguments, blocks):
-    sampler = optuna.samplers.GridSampler({"block": blocks}, seed=arguments.seed)
+def search(objective, arguments, candidates):
+    sampler = optuna.samplers.GridSampler({"candidate": candidates}, seed=arguments.seed)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name="attention", storage=arguments.storage, sampler=sampler, direction="maximize"
     )
     started, worked = time.perf_counter(), time.process_time()
-    study.optimize(objective, n_trials=len(blocks))
+    study.optimize(objective, n_trials=len(candidates))
     taken = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - worked}
-    accuracies = {trial.params["block"]: trial.value for trial in study.trials}
+    accuracies = {trial.params["candidate"]: trial.value for trial in study.trials}
     print(json.dumps({**taken, "accuracies": accuracies}))
 
 
@@ -138,9 +144,9 @@ def main():
     train_set, validation_set = make_datasets(data, arguments.crop, arguments.flip)
 
     def objective(trial):
-        block = trial.suggest_categorical("block", list(BLOCKS))
+        candidate = trial.suggest_categorical("candidate", list(CANDIDATES))
         torch.manual_seed(arguments.seed)
-        network = make_network(block, data, arguments.seed).to(device)
+        network = make_network(candidate, data, arguments.seed).to(device)
         workers = {
             "num_workers": arguments.loader_workers,
             "persistent_workers": arguments.loader_workers > 0,
@@ -166,7 +172,7 @@ def main():
             trial.report(accuracy, epoch)
         return accuracy
 
-    search(objective, arguments, list(BLOCKS))
+    search(objective, arguments, list(CANDIDATES))
 
 
 if __name__ == "__main__":

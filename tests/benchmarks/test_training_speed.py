@@ -62,6 +62,8 @@ def our_epochs(data, count, device):
 @pytest.mark.benchmark
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(not HAS_FASHION, reason="needs Fashion-MNIST's files")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # timm leaves files
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # open
 @pytest.mark.parametrize("device", DEVICES)
 def test_images_per_second_beside_timms_recipe(device, tmp_path):
     data, count = load_data("fashion-mnist"), IMAGES[device]

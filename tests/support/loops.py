@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from naive_loop import BATCH_SIZE, BLOCKS, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
+from naive_loop import BATCH_SIZE, CANDIDATES, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
 
 from search.study import run_study
 
@@ -19,8 +19,14 @@ ROOT = BENCHMARKS.parents[1]
 SPACE = """
 backbone: resnet20
 attention:
-  type: {{none: {{}}, se: {{reduction: 16}}, eca: {{}}, coord: {{reduction: 16}}, simam: {{}},
-         cbam: {{reduction: 16}}}}
+  type:
+    none: {{}}
+    se: {{reduction: [4, 8, 16]}}
+    eca: {{kernel_size: [3, 5]}}
+    coord: {{reduction: 16}}
+    simam: {{}}
+    cbam: {{reduction: [8, 16]}}
+    fca: {{frequency: [top2, top16], reduction: 16}}
   placement: in-block
 training: {{epochs: {epochs}, batch_size: {batch_size}, learning_rate: {learning_rate},
            momentum: {momentum}, weight_decay: {weight_decay}, crop: {crop}, flip: {flip}}}
@@ -34,7 +40,7 @@ class Task:
 
     Args:
         data: The data set.
-        epochs: Of each of the six candidates.
+        epochs: Of each candidate.
         crop: Pixels around an image.
         flip: Whether images are mirrored at random.
         include: A file that registers the data set, if it needs one.
@@ -104,7 +110,7 @@ def rung(task, folder, *, seed, processes=1, **switches):
         for part in range(processes)
     ]
     results = [result_of(part) for part in parts]
-    accuracies = {block: a for result in results for block, a in result.accuracies.items()}
+    accuracies = {name: a for result in results for name, a in result.accuracies.items()}
     seconds = max(result.seconds for result in results)
     return Searched(seconds, sum(result.cpu_seconds for result in results), accuracies)
 
@@ -130,7 +136,7 @@ def ours(task, folder, *, seed, device="cpu", workers=None, overrides=()):
         study="ours",
         storage=f"sqlite:///{folder}/ours-{number}.db",
         data=task.data,
-        trials=len(BLOCKS),
+        trials=len(CANDIDATES),
         sampler="grid",
         seed=seed,
         device=device,
@@ -139,8 +145,8 @@ def ours(task, folder, *, seed, device="cpu", workers=None, overrides=()):
         includes=[task.include] if task.include else [],
     )
     seconds = time.perf_counter() - started
-    assert [trial.state for trial in result.trials] == ["complete"] * len(BLOCKS)
-    accuracies = {block_of(trial): trial.accuracy for trial in result.trials}
+    assert [trial.state for trial in result.trials] == ["complete"] * len(CANDIDATES)
+    accuracies = {trial.label: trial.accuracy for trial in result.trials}
     return Searched(seconds, _children() - before, accuracies)
 
 
@@ -148,9 +154,3 @@ def _children():
     """Seconds of processors that ended child processes have taken, their imports included."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def block_of(trial):
-    """The block of a trial, by its name in ``BLOCKS``."""
-    placements = trial.architecture["placements"]
-    return placements[0]["block"] if placements else "none"
