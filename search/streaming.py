@@ -1,9 +1,11 @@
 """Batches of a tree of images that is too large for memory: read and augmented while training.
 
-torch's loader reads ahead in processes of its own; all but the resized crop is done on the device,
-as for data that fit there. Chance derives from (seed, epoch, image) alone: every block sees the
-same order and the same draws at a seed, whatever the number of processes. timm's ``create_loader``
-draws its order and its augmentation from the processes' own generators, so it is not used here.
+Processes read ahead; timm's loader puts their images together and moves a batch to the device while
+the one before is trained on (on a GPU by a stream of its own). All but the resized crop is done on
+the device, as for data that fit there. Chance derives from (seed, epoch, image) alone: every block
+sees the same order and the same draws at a seed, whatever the number of processes. For that reason
+timm's ``PrefetchLoader`` is used and not its ``create_loader``, which draws order and augmentation
+from the processes' own generators.
 """
 
 from __future__ import annotations
@@ -160,6 +162,8 @@ class StreamedBatches:
         self, images: Dataset[tuple[Tensor, int]], batch_size: int, **more: Any
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """8-bit images (B, H, W, C) and labels (B,), on the device."""
+        from timm.data.loader import PrefetchLoader, fast_collate
+
         if self.processes:
             # A fork of this process would copy the locks of its threads: a server without threads
             # is forked instead, which has imported all that is needed.
@@ -169,11 +173,15 @@ class StreamedBatches:
         loader = DataLoader(
             images,
             batch_size,
+            collate_fn=fast_collate,
             num_workers=self.processes,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # the loader's own draws leave the global stream alone
             **more,
         )
-        for pictures, labels in loader:
-            on_device = pictures.to(self.device, non_blocking=True)
-            yield on_device.permute(0, 2, 3, 1), labels.to(self.device, non_blocking=True)
+        channels = self.data.facts.input_shape[0]
+        levels = {"mean": (0.0,) * channels, "std": (1 / 255,) * channels}  # 0 to 255, as they are
+        for pictures, labels in PrefetchLoader(
+            loader, channels=channels, device=self.device, **levels
+        ):
+            yield pictures.to(torch.uint8).permute(0, 2, 3, 1), labels
