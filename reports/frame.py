@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SPEEDS = ("latency_ratio", "latency_ms", "throughput")
-RECORDED = ("calibration_error", "curve_area", "images_per_second", "peak_memory_bytes")
+RECORDED = (
+    *("calibration_error", "curve_area", "images_per_second", "peak_memory_bytes"),
+    "memory",
+)
 EPOCH_RECORDED = ("images_per_second", "peak_memory_bytes")
 TRIAL_COLUMNS = (
     *("number", "state", "label", "type", "placement", "reduction", "frequency", "baseline"),

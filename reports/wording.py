@@ -18,6 +18,7 @@ TITLES = {
     "params": "parameters",
     "latency_ratio": "latency",
     "latency_ms": "latency in ms",
+    "memory": "memory in bytes",
 }
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 

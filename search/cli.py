@@ -268,7 +268,11 @@ def _close_result(result: StudyResult, storage: str, report: str | None) -> None
     if result.front:
         title = f"Front of {result.study}: {len(result.front)} of {len(result.trials)} trials"
         output.results.print(front_table(result.trials, result.front, title=title))
-    for remark in (result.note, result.warning and f"Optuna's mirror: {result.warning}"):
+    for remark in (
+        result.rejected,
+        result.note,
+        result.warning and f"Optuna's mirror: {result.warning}",
+    ):
         if remark:
             output.remarks.print(Text(output.clean(remark)))
     path = write_report(result.study, storage=storage, output=report)

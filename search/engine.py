@@ -42,6 +42,7 @@ from search.outcome import (
 from search.plan import StudyPlan
 from search.provenance import command_line, cpu_name
 from search.samplers import Proposer, mirrored_distributions, proposal_seed
+from search.screen import Screen, rejected_words
 from search.store import (
     ACCEPTED,
     IMPOSSIBLE,
@@ -58,6 +59,7 @@ from search.store import (
     read_trials,
 )
 from spaces.candidate import Candidate
+from spaces.caps import cap_of, memory_of, still_stands
 from spaces.drawing import (
     Proposal,
     baseline_candidates,
@@ -66,9 +68,8 @@ from spaces.drawing import (
     enumerate_proposals,
     inner_prefixes,
     sites_of,
-    violated,
 )
-from spaces.metrics import SPEED
+from spaces.metrics import COST, MEMORY, SPEED
 from spaces.parameters import Choice, Domain
 from spaces.training import Training
 
@@ -140,6 +141,8 @@ class StudyResult:
         note: Why it ended before its total, where it did.
         warning: What went wrong beside the study, if anything.
         weights: How many files of final weights are kept, their size and folder; may be empty.
+        rejected: How many candidates the caps have rejected before training, and which caps; may
+            be empty.
     """
 
     study: str
@@ -150,6 +153,7 @@ class StudyResult:
     note: str = ""
     warning: str = ""
     weights: str = ""
+    rejected: str = ""
 
     @property
     def succeeded(self) -> bool:
@@ -176,7 +180,9 @@ class Study:
         self.changed: Callable[[], None] = lambda: None
         self.trials: dict[int, TrialRecord] = {}
         self.by_candidate: dict[str, list[int]] = {}
-        self.rejected: set[str] = set()
+        self.rejected: dict[str, str] = {}  # digest -> why
+        self.screen = Screen(plan.space)
+        self.timed: set[int] = set()  # trials whose latency the screen has measured
         self.waiting: deque[int] = deque()
         self.running: set[int] = set()
         self.short: deque[str] = deque()
@@ -199,7 +205,11 @@ class Study:
     def _load(self, record: StudyRecord) -> None:
         proposals = read_proposals(self.store.engine, self.id)
         self.proposer.replay(proposals, record.sampler_state, self.domains())
-        self.rejected = {p.digest for p in proposals if p.verdict == OVER_CAP and p.digest}
+        self.rejected = {
+            p.digest: p.reason
+            for p in proposals
+            if p.verdict == OVER_CAP and p.digest and still_stands(self.plan.space, p.reason)
+        }
         self.open_proposals = {
             p.number: p.digest for p in proposals if p.state == OPEN and p.digest
         }
@@ -211,6 +221,7 @@ class Study:
                 trial.state = WAITING  # to be timed; its training is kept
             if trial.state == WAITING:
                 self.waiting.append(trial.number)
+        self._measure_memory()
         for number, architecture in read_findings(self.store.engine, self.id).items():
             self._expect(number, architecture)
         self.short = deque(
@@ -226,6 +237,24 @@ class Study:
             architecture = Architecture.from_json(found)
             data = self.plan.data.of_size(architecture.input_size)
             self.found.append(Candidate(architecture, training, data, label))
+
+    def _measure_memory(self) -> None:
+        """Give trials their memory, where the space has come to ask for it since they were made."""
+        lacking = [t for t in self.trials.values() if (COST, MEMORY) not in t.measurements]
+        found = {
+            trial.number: self._costs(Architecture.from_json(trial.architecture))
+            for trial in lacking
+        }
+        self.store.add_measurements(self.id, {n: costs for n, costs in found.items() if costs})
+        for number, costs in found.items():
+            self.trials[number].measurements |= costs
+
+    def _costs(self, architecture: Architecture) -> dict[tuple[str, str], float]:
+        """What is measured of an architecture before it is trained: memory, where it matters."""
+        capped = any(constraint.metric == MEMORY for constraint in self.plan.space.constraints)
+        if MEMORY not in self.objectives and not capped:
+            return {}
+        return {(COST, MEMORY): float(memory_of(architecture, self.plan.data))}
 
     def _know(self, trial: TrialRecord) -> None:
         self.trials[trial.number] = trial
@@ -252,7 +281,7 @@ class Study:
             trial.training,
             self.plan.data.name,
             trial.seed,
-            latency=self.plan.latency,
+            latency=self.plan.latency and (trained or number not in self.timed),
             trained=trained,
             weights=self._weights(trial),
             checkpoint=str(self._checkpoint(number)),
@@ -260,6 +289,23 @@ class Study:
             data_size=self.plan.place.size,
             data_split=self.plan.place.split,
             keep="" if trained else self.keeper.place(number),
+        )
+
+    def timing_assignment(self, candidate: Candidate) -> Assignment:
+        """What a worker does to time a candidate's network that is no trial yet."""
+        return Assignment(
+            -1,
+            0,
+            candidate.label,
+            candidate.architecture.to_json(),
+            candidate.training.to_json(),
+            self.plan.data.name,
+            self.plan.seed,
+            latency=True,
+            trained=True,
+            data_folder=self.plan.place.folder,
+            data_size=self.plan.place.size,
+            data_split=self.plan.place.split,
         )
 
     def _checkpoint(self, number: int) -> Path:
@@ -297,7 +343,7 @@ class Study:
         """Take an architecture that a training has found, if it is new and within the caps."""
         while self.found:
             candidate = self.found.popleft()
-            over = violated(self.plan.space, candidate, self.cost(candidate))
+            over = self.screen.reasons(candidate, self.cost(candidate))
             if candidate.digest not in self.by_candidate and not over:
                 self._accept(candidate, {}, None, [])
                 return True
@@ -372,7 +418,7 @@ class Study:
                 return True
             self.proposer.tell(number, FAILED, None)
             if verdict == OVER_CAP and candidate is not None:
-                self.rejected.add(candidate.digest)
+                self.rejected[candidate.digest] = reason
                 refused.append((candidate, self.cost(candidate)))
             rows.append(
                 self._row(number, candidate, proposal.values, verdict, reason, FAILED, proposal)
@@ -390,7 +436,8 @@ class Study:
             return None, IMPOSSIBLE, str(error)
         if candidate.digest in self.by_candidate:
             return candidate, REPEATED, "its candidate is in the study already"
-        over = violated(self.plan.space, candidate, self.cost(candidate))
+        known = self.rejected.get(candidate.digest)
+        over = [known] if known else self.screen.reasons(candidate, self.cost(candidate))
         if over:
             return candidate, OVER_CAP, "; ".join(over)
         return candidate, ACCEPTED, ""
@@ -402,7 +449,7 @@ class Study:
             self.note = f"{MAX_DRAWS} proposals in a row held no new candidate"
             return False
         for candidate, proposal in choices:
-            over = violated(self.plan.space, candidate, self.cost(candidate))
+            over = self.screen.reasons(candidate, self.cost(candidate))
             number = self.proposer.add(proposal.values, self.domains())
             if not over:
                 rows.append(self._row(number, candidate, proposal.values, ACCEPTED, "", OPEN))
@@ -410,9 +457,8 @@ class Study:
                 self._accept(candidate, proposal.values, number, rows, more=refused)
                 return True
             self.proposer.tell(number, FAILED, None)
-            self.rejected.add(candidate.digest)
+            reason = self.rejected[candidate.digest] = "; ".join(over)
             refused.append((candidate, self.cost(candidate)))
-            reason = "; ".join(over)
             rows.append(self._row(number, candidate, proposal.values, OVER_CAP, reason, FAILED))
         self.note = f"every distinct candidate of the space has been tried ({self._tried()})"
         return False
@@ -545,7 +591,10 @@ class Study:
             baseline,
             origin,
             unmeasured,
+            self._costs(new[0].architecture) if new else _known_costs(like),
         )
+        if new and new[0].architecture_digest in self.screen.timed:
+            self.timed.add(number)
         candidates = [*(more or []), *([new] if new else [])]
         self.store.add_trials(
             self.id,
@@ -555,6 +604,7 @@ class Study:
             sampler_state=self.proposer.sampler_state() if rows else None,
         )
         record = _record(trial, like, new)
+        record.measurements |= trial.known
         self._know(record)
         if origin is not None:
             self._take_over(record, origin)
@@ -580,7 +630,7 @@ class Study:
     def _take_over(self, record: TrialRecord, origin: TrialRecord) -> None:
         """Give a trial what its origin has come to."""
         record.epochs = origin.epochs
-        record.measurements = dict(origin.measurements)
+        record.measurements |= origin.measurements
         record.origin = f"trial {origin.number}"  # stored, it has its study's name too
         found = read_findings(self.store.engine, self.id).get(record.number)
         if found is not None:
@@ -608,6 +658,9 @@ class Study:
         trial = self.trials[number]
         if _is_trained(trial):  # it was timed alone; what it was before, it is again
             outcome = replace(outcome, state=_state_at_rest(trial), seconds=trial.seconds)
+        early = self._timed_before(number, outcome)
+        if early is not None:
+            outcome = replace(outcome, measurements=outcome.measurements + early.measurements)
         trial.state = outcome.state
         trial.epochs = len(outcome.epochs) or trial.epochs
         trial.error = outcome.error
@@ -619,6 +672,8 @@ class Study:
         if self.plan.because:
             content["workers"] = {"count": self.plan.workers, "because": self.plan.because}
         content |= outcome.made or {}
+        if early is not None and early.latency is not None:
+            content["latency"] = early.latency
         if "pretrained" in trial.training:
             content["weights"] = self._weights(trial) or trial.training["pretrained"]
         files = self.keeper.rows(number, outcome)
@@ -635,6 +690,16 @@ class Study:
             self._tell(*told)
         self.changed()
         return trial
+
+    def _timed_before(self, number: int, outcome: Outcome) -> Outcome | None:
+        """What the screen has measured of a trial that is complete now; None where it has not."""
+        if (
+            number not in self.timed
+            or outcome.state != COMPLETE
+            or _is_trained(self.trials[number])
+        ):
+            return None
+        return self.screen.timed[self.trials[number].architecture_digest]
 
     def _settle_weights(self) -> None:
         """Take away the weights that the front has moved away from."""
@@ -705,13 +770,14 @@ class Study:
         """
         architecture = Architecture.from_json(trial.architecture)
         sized = self.plan.data.of_size(architecture.input_size)
-        baseline = sites_of(architecture.backbone, sized).cost
-        return {
-            constraint.metric: min(
-                0.0, getattr(trial, constraint.metric) - constraint.cap(baseline)
+        above = {}
+        for constraint in self.plan.space.constraints:
+            value, cap = (
+                trial.metric(constraint.metric),
+                cap_of(constraint, architecture.backbone, sized),
             )
-            for constraint in self.plan.space.constraints
-        }
+            above[constraint.metric] = min(0.0, value - cap) if value is not None else 0.0
+        return above
 
     def mirrored_distributions(self) -> dict[str, BaseDistribution]:
         """One distribution of every parameter, for all trials of the study."""
@@ -730,12 +796,19 @@ class Study:
             self.note,
             warning,
             kept_words(kept_data(self.keeper.files.values())),
+            rejected_words(self.plan.space, self.rejected.values()),
         )
 
 
 def _is_trained(trial: TrialRecord) -> bool:
     """Whether a trial that waits or runs has its accuracy already, and is but to be timed."""
     return trial.accuracy is not None
+
+
+def _known_costs(like: TrialRecord | None) -> dict[tuple[str, str], float]:
+    """What is known of a candidate from its first trial."""
+    kept = like.measurements if like else {}
+    return {key: value for key, value in kept.items() if key[0] == COST}
 
 
 def _state_at_rest(trial: TrialRecord) -> str:

@@ -29,11 +29,11 @@ from search.store import StudyRecord, read_studies
 from spaces.candidate import DataFacts
 from spaces.document import KEEP_WEIGHTS, NAME, SAMPLERS
 from spaces.drawing import check_possible
+from spaces.metrics import LATENCY_RATIO
 from spaces.parameters import Range, fixed
 from spaces.space import Space, load_space
 
 PRUNERS = ("none",)
-LATENCY_RATIO = "latency_ratio"
 EXECUTORS = ("local",)
 DEVICES = ("cpu", "cuda")
 AUTO = "auto"
@@ -222,11 +222,7 @@ def make_plan(
     )
     check_possible(loaded, facts)
     _check_together(loaded, chosen, facts)
-    if latency is False and LATENCY_RATIO in loaded.objectives:
-        raise StudyError(
-            f"--no-latency: {loaded.source} has the objective {LATENCY_RATIO}, which is measured;"
-            " leave the flag or the objective out"
-        )
+    _check_latency(latency, loaded)
     starts = read_starts(loaded, facts)
     loaded = replace(loaded, weights={(s.backbone, s.given): s.identity for s in starts})
     return StudyPlan(
@@ -245,7 +241,7 @@ def make_plan(
         gpus=tuple(gpus),
         includes=tuple(includes),
         extend=extend,
-        latency=chosen["latency"] or LATENCY_RATIO in loaded.objectives,
+        latency=chosen["latency"] or bool(_needs_latency(loaded)),
         starts=starts,
         place=place,
         keep_weights=chosen["keep_weights"],
@@ -323,6 +319,22 @@ def _check_together(space: Space, chosen: Mapping[str, Any], facts: DataFacts) -
         raise StudyError(
             f"{space.source}: training.batch_size {largest} is more than the {facts.sizes[0]}"
             f" training images of {facts.name}; lower it"
+        )
+
+
+def _needs_latency(space: Space) -> str:
+    """What of a space cannot do without a latency; empty where nothing is."""
+    if LATENCY_RATIO in space.objectives:
+        return "objective"
+    return "cap" if any(c.metric == LATENCY_RATIO for c in space.constraints) else ""
+
+
+def _check_latency(wanted: bool | None, space: Space) -> None:
+    needed = _needs_latency(space)
+    if wanted is False and needed:
+        raise StudyError(
+            f"--no-latency: {space.source} has the {needed} {LATENCY_RATIO}, which is measured;"
+            f" leave the flag or the {needed} out"
         )
 
 

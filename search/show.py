@@ -30,7 +30,10 @@ from search.store import (
     read_trials,
 )
 
-RECORDED = ("calibration_error", "curve_area", "images_per_second", "peak_memory_bytes")
+RECORDED = (
+    *("calibration_error", "curve_area", "images_per_second", "peak_memory_bytes"),
+    "memory",
+)
 
 
 def trial_data(trial: TrialRecord, kept: KeptFile | None = None) -> dict[str, Any]:

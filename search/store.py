@@ -26,7 +26,7 @@ from search.answers import keep_answers, keep_curve, read_further
 from search.convergence import AREA, curve_area
 from search.outcome import COMPLETE, REUSED, RUNNING, SUCCEEDED, WAITING, EpochResult, Outcome
 from spaces.candidate import Candidate
-from spaces.metrics import METRICS, SPEED
+from spaces.metrics import COST, METRICS, SPEED
 from spaces.space import Space
 
 ACCEPTED, REPEATED, OVER_CAP, IMPOSSIBLE = "accepted", "repeated", "rejected", "impossible"
@@ -136,6 +136,11 @@ class TrialRecord:
         return self.measurements.get(("train", "peak_memory_bytes"))
 
     @property
+    def memory(self) -> float | None:
+        """Bytes of maps that its training keeps of each image, where a space asked for it."""
+        return self.measurements.get((COST, "memory"))
+
+    @property
     def latency_ratio(self) -> float | None:
         """Time of one image as a multiple of the baseline's, where it was measured."""
         return self.measurements.get((SPEED, "latency_ratio"))
@@ -202,6 +207,7 @@ class NewTrial:
     """A trial to be kept from the moment at which it is decided on.
 
     With an ``origin`` it is reused, at once or, where it is ``unmeasured``, once it has been timed.
+    ``known`` are measurements, (split, metric) -> value, that it has before it is evaluated.
     """
 
     number: int
@@ -214,6 +220,7 @@ class NewTrial:
     baseline: bool
     origin: TrialRecord | None = None
     unmeasured: bool = False
+    known: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 # Reading. ----------------------------------------------------------------------------------------
@@ -703,12 +710,21 @@ class Store:
             )
         ).inserted_primary_key
         assert key is not None  # an insert of one row has a key
-        if origin and origin.measurements:
-            rows = [
-                {"trial_id": key[0], "split": split, "metric": metric, "value": value}
-                for (split, metric), value in origin.measurements.items()
-            ]
-            connection.execute(insert(tables.measurements), rows)
+        _add_measurements(
+            connection, key[0], {**trial.known, **(origin.measurements if origin else {})}
+        )
+
+    def add_measurements(
+        self, study_id: int, found: Mapping[int, Mapping[tuple[str, str], float]]
+    ) -> None:
+        """Keep further measurements of trials, by number."""
+        if not found:
+            return
+        with self.transaction() as connection:
+            for number, measured in found.items():
+                _add_measurements(
+                    connection, self._trial_id(connection, study_id, number), measured
+                )
 
     def start_attempt(self, study_id: int, number: int, *, owner: str) -> int:
         """Note that a trial is being evaluated.
@@ -775,12 +791,9 @@ class Store:
             )
             if outcome.epochs:
                 keep_curve(connection, trial_id, outcome.epochs)
-            if outcome.measurements:
-                rows = [
-                    {"trial_id": trial_id, "split": split, "metric": metric, "value": value}
-                    for split, metric, value in outcome.measurements
-                ]
-                connection.execute(insert(tables.measurements), rows)
+            _add_measurements(
+                connection, trial_id, {(s, m): value for s, m, value in outcome.measurements}
+            )
             if outcome.found is not None:
                 row = {"trial_id": trial_id, "architecture": dict(outcome.found)}
                 connection.execute(insert(tables.findings), [row])
@@ -887,6 +900,17 @@ def _proposal_values(study_id: int, proposal: ProposalRow) -> dict[str, Any]:
         "state": proposal.state,
         "objective_values": proposal.values,
     }
+
+
+def _add_measurements(
+    connection: Connection, trial_id: int, found: Mapping[tuple[str, str], float]
+) -> None:
+    rows = [
+        {"trial_id": trial_id, "split": split, "metric": metric, "value": value}
+        for (split, metric), value in found.items()
+    ]
+    if rows:
+        connection.execute(insert(tables.measurements), rows)
 
 
 def is_success(trial: TrialRecord) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -24,8 +25,9 @@ from blocks.errors import StudyError
 from search.devices import environment_of, gpus_of
 from search.engine import Study, Watch
 from search.interruption import Interrupted
-from search.outcome import Assignment, EpochResult, Outcome
+from search.outcome import FAILED, Assignment, EpochResult, Outcome
 from search.plan import StudyPlan
+from spaces.candidate import Candidate
 
 TICK_SECONDS = 0.25
 LEAVE_SECONDS = 5.0
@@ -142,6 +144,9 @@ class Pool:
         self.selector = selectors.DefaultSelector()
         self.slots: list[Worker | None] = [None] * study.plan.workers
         self.failed_starts = 0
+        self.asking = 0  # the slot for which an assignment is being chosen
+        self.stopped: list[int] = []
+        study.screen.time = self._time
 
     def run(self, stopped: list[int]) -> None:
         """Keep the workers busy until the study ends or a signal arrives.
@@ -150,9 +155,9 @@ class Pool:
             Interrupted: A signal arrived.
             StudyError: Workers cannot be started.
         """
+        self.stopped = stopped
         while True:
-            if stopped:
-                raise Interrupted
+            self._check_stopped()
             self._assign()
             if not any(worker and worker.assignment for worker in self.slots):
                 return
@@ -164,13 +169,41 @@ class Pool:
         for index, worker in enumerate(self.slots):
             if worker is not None and worker.assignment is not None:
                 continue
+            self.asking = index
             assignment = self.study.next_assignment()
             if assignment is None:
                 return
-            if worker is None:
-                worker = self.slots[index] = Worker(self.study.plan, index)
-                self.selector.register(worker.stdout, selectors.EVENT_READ, index)
-            worker.give(assignment)
+            self._worker(index).give(assignment)
+
+    def _worker(self, index: int) -> Worker:
+        """The worker of a slot, started where there is none."""
+        worker = self.slots[index]
+        if worker is None:
+            worker = self.slots[index] = Worker(self.study.plan, index)
+            self.selector.register(worker.stdout, selectors.EVENT_READ, index)
+        return worker
+
+    def _check_stopped(self) -> None:
+        if self.stopped:
+            raise Interrupted
+
+    def _time(self, candidate: Candidate) -> Outcome:
+        """Have the worker that waits for a trial time a candidate's network; others go on."""
+        worker = self._worker(self.asking)
+        worker.give(self.study.timing_assignment(candidate))
+        while True:
+            self._check_stopped()
+            self.watch.tick()
+            select.select([worker.stdout], [], [], TICK_SECONDS)
+            messages, ended = worker.messages()
+            for message in messages:
+                if message["say"] == "outcome":
+                    worker.assignment = None
+                    return Outcome.from_json(message["outcome"])
+                self._answer(worker, message)
+            if ended:
+                worker.assignment = None  # no trial is lost with it
+                return Outcome(FAILED, error=self._bury(self.asking, worker))
 
     def _hear(self, index: int) -> None:
         worker = self.slots[index]
@@ -203,8 +236,8 @@ class Pool:
             provenance["latency"] = outcome.latency
         self.watch.finished(self.study.on_finish(number, outcome, provenance))
 
-    def _bury(self, index: int, worker: Worker) -> None:
-        """A worker has ended by itself: its trial is evaluated again by another."""
+    def _bury(self, index: int, worker: Worker) -> str:
+        """A worker has ended by itself: its trial is evaluated again by another; why it ended."""
         self.selector.unregister(worker.stdout)
         cause = worker.cause_of_death()
         worker.close(at_once=True)
@@ -217,6 +250,7 @@ class Pool:
             number = worker.assignment.trial
             self.study.on_lost(number, cause)
             self.watch.lost(self.study.trials[number], cause)
+        return cause
 
     def close(self, *, at_once: bool) -> None:
         """End all workers."""

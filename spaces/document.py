@@ -34,7 +34,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from blocks import backbone, registry
 from blocks.errors import BackboneError, BlockError, listing, suggestion
 from blocks.site import PLACEMENTS, POSITIONS
-from spaces.metrics import COSTS, METRICS, OBJECTIVES
+from spaces.metrics import CAPPED, METRICS, OBJECTIVES
 from spaces.training_section import TrainingSection
 from spaces.values import (
     LARGEST,
@@ -358,7 +358,7 @@ PositionName = Annotated[
     StrictStr, AfterValidator(one_of("position", POSITIONS)), Names(lambda: POSITIONS)
 ]
 ObjectiveName = Annotated[StrictStr, AfterValidator(_objective), Names(lambda: OBJECTIVES)]
-CostName = Annotated[StrictStr, AfterValidator(one_of("cost", COSTS)), Names(lambda: COSTS)]
+CostName = Annotated[StrictStr, AfterValidator(one_of("cost", CAPPED)), Names(lambda: CAPPED)]
 SamplerName = Annotated[
     StrictStr, AfterValidator(one_of("sampler", SAMPLERS)), Names(lambda: SAMPLERS)
 ]
@@ -470,7 +470,9 @@ class Document(Section):
                 }
             ),
         ],
-    ] = Field(default={}, description="Caps on exact costs, such as {params: 1.05x baseline}.")
+    ] = Field(
+        default={}, description="Caps that hold before training, such as {params: 1.05x baseline}."
+    )
     study: StudySection = StudySection()
 
 

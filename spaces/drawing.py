@@ -8,7 +8,6 @@ candidate whose options are what takes effect at each site.
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +20,6 @@ from blocks import registry
 from blocks.architecture import IDENTITY_WORDS, Architecture, Placement, resolve
 from blocks.backbone import PLAIN, site_table
 from blocks.errors import BackboneError, SiteError, SpaceError
-from blocks.formulas import Cost
 from blocks.options import OptionValue
 from blocks.site import IN_BLOCK, STANDARD, STEM, SiteTable
 from spaces.candidate import Candidate, DataFacts
@@ -331,18 +329,6 @@ def usual_candidates(space: Space, data: DataFacts, *, limit: int = LISTED) -> I
     for _ in range(DRAWN):
         with suppress(SiteError):
             yield draw(propose(space, choose, data), data)
-
-
-def violated(space: Space, candidate: Candidate, cost: Cost) -> list[str]:
-    """The caps that a candidate is over, each with its value and cap."""
-    baseline = sites_of(candidate.architecture.backbone, candidate.data).cost
-    over = []
-    for constraint in space.constraints:
-        value, cap = getattr(cost, constraint.metric), constraint.cap(baseline)
-        if value > cap:
-            shown = f"{math.floor(cap):,} ({constraint.text})"
-            over.append(f"{constraint.metric} {value:,} is over {shown}")
-    return over
 
 
 def check_possible(space: Space, data: DataFacts) -> None:

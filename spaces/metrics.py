@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SPEED = "speed"  # the split of what is timed
+COST = "cost"  # the split of what is known before training and is no column of its own
 MOMENTS = "absolute times of different moments do not compare, a ratio to the baseline does"
 
 
@@ -53,6 +54,13 @@ METRICS = {
             is_cost=True,
         ),
         Metric("flops", "lower", "all floating-point operations for one image", is_cost=True),
+        Metric(
+            "memory",
+            "lower",
+            "bytes of float32 maps that a training keeps of each image for the backward pass",
+            is_cost=False,
+            split=COST,
+        ),
         Metric(
             "latency_ratio",
             "lower",
@@ -105,3 +113,5 @@ METRICS = {
 }
 OBJECTIVES = tuple(metric.name for metric in METRICS.values() if not metric.instead)
 COSTS = tuple(metric.name for metric in METRICS.values() if metric.is_cost)
+MEMORY, LATENCY_RATIO = "memory", "latency_ratio"
+CAPPED = (*COSTS, MEMORY, LATENCY_RATIO)  # what constraints may name

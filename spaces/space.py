@@ -12,7 +12,6 @@ from typing import Any
 from blocks import registry
 from blocks.architecture import content_digest
 from blocks.errors import BlockError, SpaceError, listing, suggestion
-from blocks.formulas import Cost
 from blocks.frequency import SINGLES, sorted_frequency
 from blocks.options import OptionValue
 from blocks.site import IN_BLOCK, STAGE, STANDARD, STEM
@@ -49,25 +48,25 @@ UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, None: 1.0}
 
 @dataclass(frozen=True)
 class Constraint:
-    """A cap on an exact cost, absolute or relative to the same backbone without attention.
+    """A cap on a cost, absolute or relative to the same backbone without attention.
 
     Args:
-        metric: The cost that is capped.
+        metric: The cost that is capped, one of ``spaces.metrics.CAPPED``.
         text: The cap as written.
     """
 
     metric: str
     text: str
 
-    def cap(self, baseline: Cost) -> float:
-        """The largest allowed value."""
+    def cap(self, baseline: float) -> float:
+        """The largest allowed value, where the backbone without attention has this one."""
         match = CAP.fullmatch(self.text)
         if match is None:  # the reader has checked it
             raise SpaceError(f"{self.metric}: {self.text!r} is no cap")
         number = float(match["number"])
         unit = match["unit"]
         if unit and unit.startswith("x"):
-            return number * float(getattr(baseline, self.metric))
+            return number * baseline
         return number * UNITS[unit]
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ from blocks import backbone, registry
 from blocks.errors import SpaceError
 from blocks.site import PLACEMENTS
 from spaces.document import (
-    COSTS,
+    CAPPED,
     KEEP_WEIGHTS,
     SAMPLERS,
     YamlRefusal,
@@ -135,9 +135,9 @@ BAD = [
     ),
     (
         "cap on latency",
-        SPACE + "constraints:\n  latency_ratio: 1.1",
+        SPACE + "constraints:\n  latency_ms: 1.1",
         4,
-        ["unknown cost 'latency_ratio'", "Allowed: params, macs, flops"],
+        ["unknown cost 'latency_ms'", "Allowed: params, macs, flops, memory, latency_ratio"],
     ),
     (
         "misspelt accuracy",
@@ -736,7 +736,7 @@ def test_enumerations_are_the_tables_names():
     assert enumerations(attention["placement"]) == {PLACEMENTS}
     assert enumerations(schema["properties"]["backbone"]) == {backbone.names()}
     assert enumerations(schema["properties"]["objectives"]) == {OBJECTIVES, ("max", "min")}
-    assert enumerations(schema["properties"]["constraints"]) == {COSTS}
+    assert enumerations(schema["properties"]["constraints"]) == {CAPPED}
     assert enumerations(sections["StudySection"]) == {SAMPLERS, KEEP_WEIGHTS}
     assert enumerations(sections["TrainingSection"]) == {
         *(FREEZES, FLIPS, DECAYED, PRECISIONS, SCHEDULES),

@@ -12,6 +12,7 @@ from blocks.frequency import FREQUENCY_SETS
 from blocks.options import MapShape
 from blocks.site import Site, SiteTable
 from spaces.candidate import DataFacts
+from spaces.caps import violated
 from spaces.drawing import (
     baseline_candidates,
     check_possible,
@@ -19,7 +20,6 @@ from spaces.drawing import (
     draw,
     enumerate_proposals,
     propose,
-    violated,
 )
 from spaces.parameters import Choice, Range
 from spaces.space import load_space, parse_space

@@ -1,5 +1,5 @@
 from blocks.formulas import Cost
-from spaces.metrics import COSTS, METRICS, OBJECTIVES
+from spaces.metrics import CAPPED, COSTS, METRICS, OBJECTIVES
 
 
 def test_which_metrics_there_are_and_which_way_is_better():
@@ -11,6 +11,7 @@ def test_which_metrics_there_are_and_which_way_is_better():
         "params": "min",
         "macs": "min",
         "flops": "min",
+        "memory": "min",
         "latency_ratio": "min",
         "latency_ms": "min",
         "throughput": "max",
@@ -19,11 +20,13 @@ def test_which_metrics_there_are_and_which_way_is_better():
 
 def test_costs_are_known_before_training():
     assert COSTS == ("params", "macs", "flops")
+    assert (*COSTS, "memory", "latency_ratio") == CAPPED
     assert not METRICS["accuracy"].is_cost
 
 
 def test_times_of_different_moments_are_no_objectives():
-    assert OBJECTIVES == ("accuracy", "params", "macs", "flops", "latency_ratio", "curve_area")
+    costs = ("params", "macs", "flops", "memory", "latency_ratio")
+    assert ("accuracy", *costs, "curve_area") == OBJECTIVES
     for name in ("latency_ms", "throughput", "epochs_to_target", "seconds_to_target"):
         assert METRICS[name].instead in OBJECTIVES
 
