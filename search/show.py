@@ -270,6 +270,7 @@ def trials_table(title: str, rows: Sequence[Mapping[str, Any]], front: Sequence[
             output.percent(row["accuracy"]),
             output.percent(row["test_accuracy"]),
             *(output.count(row[cost]) for cost in COST_COLUMNS),
+            "" if row.get("memory") is None else output.count(row["memory"]),
             latency_words(row.get("latency_ratio"), row.get("latency", {})),
             "" if row["seed"] is None else row["seed"],
             row["epochs"],
@@ -280,9 +281,9 @@ def trials_table(title: str, rows: Sequence[Mapping[str, Any]], front: Sequence[
         for row in rows
     ]
     columns = ["trial", "state", "block", "accuracy", "test", *COST_COLUMNS]
-    columns += ["latency", "seed", "epochs", *TARGET_COLUMNS, "weights", "error"]
+    columns += ["memory", "latency", "seed", "epochs", *TARGET_COLUMNS, "weights", "error"]
     columns, shown = _without_empty(
-        columns, shown, ("latency", *TARGET_COLUMNS, "weights", "error")
+        columns, shown, ("memory", "latency", *TARGET_COLUMNS, "weights", "error")
     )
     return output.table(
         title, columns, shown, droppable=("weights", "epochs", "macs", "seed", "test", "params")
@@ -337,13 +338,14 @@ def front_table(trials: Sequence[TrialRecord], front: Sequence[int], *, title: s
                 trial.label,
                 output.percent(trial.accuracy),
                 _points(trial, baseline),
-                *(_cost(trial, baseline, cost) for cost in ("flops", "macs", "params")),
+                *(_cost(trial, baseline, cost) for cost in ("flops", "macs", "params", "memory")),
                 latency_words(trial.latency_ratio, trial.speed),
                 trial.seed if seeds > 1 else "",
             )
         )
     columns = ["trial", "block", "accuracy", "vs none", "flops", "macs", "params"]
-    columns, rows = _without_empty([*columns, "latency", "seed"], rows, ("latency", "seed"))
+    more = ("memory", "latency", "seed")
+    columns, rows = _without_empty([*columns, *more], rows, more)
     return output.table(title, columns, rows, droppable=("macs", "params"))
 
 
@@ -372,10 +374,12 @@ def _points(trial: TrialRecord, baseline: TrialRecord | None) -> str:
 
 
 def _cost(trial: TrialRecord, baseline: TrialRecord | None, cost: str) -> str:
-    value = getattr(trial, cost)
-    if baseline is None or trial.baseline:
+    value, bare = trial.metric(cost), baseline.metric(cost) if baseline else None
+    if value is None:
+        return ""
+    if bare is None or trial.baseline:
         return output.count(value)
-    more = 100 * (value / getattr(baseline, cost) - 1)
+    more = 100 * (value / bare - 1)
     decimals = 2 if more == 0 or abs(more) >= 0.01 else 4
     return f"{output.count(value)} ({more:+.{decimals}f} %)"
 

@@ -9,6 +9,7 @@ from blocks.errors import StudyError
 from search.outcome import Outcome
 from search.plan import make_plan
 from search.screen import rejected_words
+from search.show import front_table, study_data, trials_table
 from search.store import read_attempts, read_proposals, read_rejected, read_trials
 from search.study import run_study
 from spaces.space import parse_space
@@ -161,6 +162,23 @@ def test_a_candidate_over_two_caps_counts_once_and_for_both():
     words = "2 rejected before training: 2 by params <= 10, 1 by flops <= 20"
     assert rejected_words(space, over) == words
     assert rejected_words(space, []) == ""
+
+
+def test_tables_have_memory_where_it_was_asked_for(opened, space):
+    drive(opened(space(SPACE), trials=3, study="plain"))
+    study = opened(space(SPACE + "objectives: {accuracy: max, memory: min}\n", "m"), trials=3)
+    drive(study)
+    trials = list(study.trials.values())
+    heads = [c.header for c in front_table(trials, [0, 1], title="").columns]
+    assert heads[-2:] == ["params", "memory"]
+    bare, more = (trials[number].memory for number in (0, 1))
+    cells = list(front_table(trials, [0, 1], title="").columns[-1].cells)
+    assert any(str(cell).endswith(f"({100 * (more / bare - 1):+.2f} %)") for cell in cells)
+    rows = study_data(study.store.engine, "m")["trials"]
+    assert [row["memory"] for row in rows[:2]] == [bare, more]
+    assert "memory" in [c.header for c in trials_table("", rows, []).columns]
+    plain = study_data(study.store.engine, "plain")["trials"]
+    assert "memory" not in [c.header for c in trials_table("", plain, []).columns]
 
 
 @pytest.mark.slow
