@@ -5,6 +5,7 @@ The tree::
     ToolError                 wrong usage or input: one message, exit code 2, no traceback
     |-- BlockError            a block or one of its options is unknown or cannot be
     |   `-- SiteError         a block cannot be put at this site (channels or map size)
+    |       `-- ForbiddenError  the rules of a space exclude a candidate
     |-- BackboneError         an unknown backbone, or one without the site asked for
     |-- SpaceError            a space file that cannot be read or does not hold together
     |-- CheckpointError       a file of weights that cannot be read or does not fit
@@ -30,6 +31,10 @@ class BlockError(ToolError):
 
 class SiteError(BlockError):
     """A block cannot be put at this site."""
+
+
+class ForbiddenError(SiteError):
+    """The rules of a space exclude a candidate."""
 
 
 class BackboneError(ToolError):

@@ -146,7 +146,7 @@ class StudyPlan:
 
 
 def make_plan(
-    space: str | os.PathLike[str],
+    space: str | os.PathLike[str] | Space,
     *,
     study: str | None = None,
     storage: str = DEFAULT_STORAGE,
@@ -171,7 +171,7 @@ def make_plan(
     deterministic: bool | None = None,
     processes: int = 1,
 ) -> StudyPlan:
-    """Put a space file and flags together.
+    """Put a space (a file, a shipped one by its name, or a made one) and flags together.
 
     A setting that no flag gives is the stored study's, unless the file's ``study:`` section has
     changed since; then the file's; then the default.

@@ -74,6 +74,8 @@ def _start(backbone: str, given: OptionValue, facts: DataFacts) -> Start:
 
 def _where(space: Space, given: OptionValue) -> str:
     """The line of the file that names these weights; the file alone where ``--set`` did."""
+    if not space.in_file:
+        return space.source
     yaml = read_yaml(space.text)
     key = ("training", "pretrained")
     if key not in yaml.lines:

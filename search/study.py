@@ -22,7 +22,7 @@ from search.mirror import Mirror
 from search.outcome import RUNNING
 from search.plan import StudyPlan, make_plan
 from search.store import Store, StudyRecord, now, read_studies
-from spaces.space import differences
+from spaces.space import Space, differences
 
 
 def open_study(plan: StudyPlan, store: Store) -> tuple[Study, bool]:
@@ -159,12 +159,12 @@ def execute(plan: StudyPlan, watch: Watch | None = None) -> StudyResult:
 
 
 def run_study(
-    space: str | os.PathLike[str], watch: Watch | None = None, **flags: Any
+    space: str | os.PathLike[str] | Space, watch: Watch | None = None, **flags: Any
 ) -> StudyResult:
     """Run a study from Python.
 
     Args:
-        space: A space file, or the name of a shipped space.
+        space: A space file, the name of a shipped space, or a space (spaces.space.make_space).
         watch: Who wants to know how it goes.
         **flags: As the command line's: study, storage, trials, seeds, epochs, data, data_dir,
             download, sampler, workers, device, gpus, processes, deterministic, seed, overrides,

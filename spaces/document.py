@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from typing import Annotated, Any, Literal
@@ -33,14 +33,17 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from blocks import backbone, registry
 from blocks.errors import BackboneError, BlockError, listing, suggestion
-from blocks.site import PLACEMENTS, POSITIONS
 from spaces.metrics import CAPPED, METRICS, OBJECTIVES
+from spaces.places import Mask, MaskItem, PlacementItem, PlacementName, PositionName
+from spaces.rules import Bounds, Conditions
 from spaces.training_section import TrainingSection
 from spaces.values import (
     LARGEST,
+    Item,
     Names,
     PositiveInt,
     RangeSection,
+    Scalar,
     Section,
     Seed,
     choices,
@@ -52,9 +55,6 @@ from spaces.values import (
     short,
 )
 
-JOIN = " + "
-ALL_STAGES = "all"
-STAGE_NUMBER = re.compile(r"[1-9][0-9]?")
 MAX_DEPTH = 12
 MAX_BYTES = 256 * 1024
 MAX_PASSES = 4
@@ -232,6 +232,16 @@ def _text(value: str, line: int) -> str:
     return str(value)
 
 
+def yaml_text(data: Any) -> str:
+    """Plain data as YAML text, which ``read_yaml`` reads as the same data."""
+    writer = YAML()
+    writer.default_flow_style = False
+    writer.width = 4096  # no line is folded
+    stream = StringIO()
+    writer.dump(data, stream)
+    return stream.getvalue()
+
+
 # The schema. -----------------------------------------------------------------------------------
 
 
@@ -303,60 +313,6 @@ BlockName = Annotated[
 BackboneName = Annotated[
     StrictStr, AfterValidator(_known_backbone), Names(backbone.names, others=True)
 ]
-
-
-def _several(kind: str, allowed: tuple[str, ...]) -> Callable[[str], str]:
-    """Words joined by plus signs, in the order of those allowed."""
-    known = one_of(kind, allowed)
-
-    def check(text: str) -> str:
-        words = [known(word.strip()) for word in text.split("+")]
-        if len(set(words)) < len(words):
-            raise ValueError(f"{text!r} names one twice; name each once")
-        return JOIN.join(sorted(words, key=allowed.index))
-
-    return check
-
-
-def _mask(value: Any) -> str:
-    """Stages that get blocks: ``all``, a number, numbers joined by plus signs or in a list."""
-    given = value if isinstance(value, list) else str(value).split("+")
-    texts = [str(number).strip() for number in given]
-    if texts == [ALL_STAGES]:
-        return ALL_STAGES
-    if isinstance(value, bool) or not all(STAGE_NUMBER.fullmatch(text) for text in texts):
-        raise ValueError(f"{value!r} is no choice of stages: all, 4, '3 + 4', or [3, 4] in a list")
-    if len(set(texts)) < len(texts):
-        raise ValueError(f"{value!r} names a stage twice; name each once")
-    return JOIN.join(sorted(texts, key=int))
-
-
-def _placement(value: Any) -> str:
-    if isinstance(value, list):
-        value = JOIN.join(str(word) for word in value)
-    if not isinstance(value, str):
-        raise needed("text is needed")
-    return _several("placement", PLACEMENTS)(value)
-
-
-_WORD = f"({'|'.join(PLACEMENTS)})"
-_PLACES = {"type": "string", "pattern": f"^{_WORD}( *[+] *{_WORD})*$"}
-_PLACE_LIST = {"type": "array", "items": {"type": "string", "enum": list(PLACEMENTS)}}
-_MASK = {
-    "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^(all|[0-9 +]+)$"}]
-}
-_STAGE_LIST = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
-PlacementName: Any = Annotated[str, PlainValidator(_placement), WithJsonSchema(_PLACES)]
-PlacementItem: Any = Annotated[
-    str, PlainValidator(_placement), WithJsonSchema({"anyOf": [_PLACES, _PLACE_LIST]})
-]
-Mask: Any = Annotated[str, PlainValidator(_mask), WithJsonSchema(_MASK)]
-MaskItem: Any = Annotated[
-    str, PlainValidator(_mask), WithJsonSchema({"anyOf": [*_MASK["anyOf"], _STAGE_LIST]})
-]
-PositionName = Annotated[
-    StrictStr, AfterValidator(one_of("position", POSITIONS)), Names(lambda: POSITIONS)
-]
 ObjectiveName = Annotated[StrictStr, AfterValidator(_objective), Names(lambda: OBJECTIVES)]
 CostName = Annotated[StrictStr, AfterValidator(one_of("cost", CAPPED)), Names(lambda: CAPPED)]
 SamplerName = Annotated[
@@ -367,28 +323,6 @@ KeepName = Annotated[
     AfterValidator(one_of("keep_weights", KEEP_WEIGHTS)),
     Names(lambda: KEEP_WEIGHTS),
 ]
-
-
-def _scalar(value: Any) -> Any:
-    if isinstance(value, list):
-        raise needed("one value is needed")
-    if not isinstance(value, (bool, int, float, str)):
-        raise needed("a value or a list of values is needed")
-    return value
-
-
-def _item(value: Any) -> Any:
-    """A value in a list; the names of one composition's blocks may be a list themselves."""
-    names = isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) for v in value)
-    return " + ".join(value) if names else _scalar(value)
-
-
-_SCALARS = {"type": ["boolean", "number", "string"]}
-_NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 2}
-Scalar: Any = Annotated[Any, PlainValidator(_scalar), WithJsonSchema(_SCALARS)]
-Item: Any = Annotated[Any, PlainValidator(_item), WithJsonSchema({"anyOf": [_SCALARS, _NAMES]})]
-
-
 Target: Any = number("a share above 0 and up to 1", exclusiveMinimum=0, maximum=1)
 OptionChoices: Any = choices(Scalar, list[Item])
 OptionTable: Any = dict[StrictStr, OptionChoices]
@@ -441,6 +375,7 @@ class StudySection(Section):
     seeds: PositiveInt | None = None
     keep_weights: KeepName | None = None
     target_accuracy: Target = None
+    tune_baseline: bool | None = None
 
 
 class Document(Section):
@@ -472,6 +407,15 @@ class Document(Section):
         ],
     ] = Field(
         default={}, description="Caps that hold before training, such as {params: 1.05x baseline}."
+    )
+    when: dict[StrictStr, Conditions] = Field(
+        default={},
+        description="Settings that are asked about only where conditions hold, such as"
+        " {reduction: {type: [se, cbam]}}; elsewhere their `else`, or their first value.",
+    )
+    forbid: Annotated[list[Conditions], Field(min_length=1)] = Field(
+        default=[],
+        description="Combinations that are no candidates, such as [{type: eca, placement: stem}].",
     )
     study: StudySection = StudySection()
 
@@ -556,6 +500,9 @@ def _problem(detail: ErrorDetails, data: Any) -> Problem:
     path = original_path(inner, data)
     kind, given = detail["type"], detail["input"]
     where = _shown(path)
+    if path[:1] == ("attention",) and path[1:2] in (("when",), ("forbid",)):
+        text = f"{path[1]!r} stands at the top of the file, beside `attention:`"
+        return Problem(path[:2], text)
     if kind == "extra_forbidden":
         allowed = _allowed_keys(path[:-1])
         near = suggestion(path[-1], allowed)
@@ -616,7 +563,8 @@ def _path_in(data: Any, location: tuple[int | str, ...]) -> Path:
 
 
 def _allowed_keys(path: Path) -> list[str]:
-    section = _SECTIONS.get(path, RangeSection)
+    usual = Bounds if path[:1] in (("when",), ("forbid",)) else RangeSection
+    section = _SECTIONS.get(path, usual)
     return list(section.model_fields)
 
 

@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from blocks import registry
 from blocks.architecture import IDENTITY_WORDS, Architecture, Placement, resolve
 from blocks.backbone import PLAIN, site_table
-from blocks.errors import BackboneError, SiteError, SpaceError
+from blocks.errors import BackboneError, ForbiddenError, SiteError, SpaceError
 from blocks.options import OptionValue
 from blocks.site import IN_BLOCK, STANDARD, STEM, SiteTable
 from spaces.candidate import Candidate, DataFacts
-from spaces.document import ALL_STAGES, JOIN, read_yaml
 from spaces.parameters import Choice, Choose, Domain, fixed
+from spaces.places import ALL_STAGES, JOIN
+from spaces.rules import BACKBONE, INPUT_SIZE, TRAINING, Rules
 from spaces.space import Space
 from spaces.training import Training
 
@@ -42,22 +43,47 @@ class Proposal:
         architecture: With groups of sites and nominal options.
         training: Resolved training settings.
         label: A short name for people.
+        forbidden: The rule of the space that it falls under, in words; empty where none.
     """
 
     values: Mapping[str, OptionValue]
     architecture: Architecture
     training: Training
     label: str
+    forbidden: str = ""
 
 
-class _Answers:
-    """Asks for values; keeps those that were a choice."""
+class Answers:
+    """Asks for values where the rules leave a choice; keeps the answers, and all settings.
 
-    def __init__(self, choose: Choose) -> None:
+    Args:
+        rules: The space's.
+        choose: Who answers.
+    """
+
+    def __init__(self, rules: Rules, choose: Choose) -> None:
+        self.rules = rules
         self.choose = choose
-        self.values: dict[str, OptionValue] = {}
+        self.values: dict[str, OptionValue] = {}  # parameters that were a choice
+        self.shared: dict[str, OptionValue] = {}  # backbone and training, as rules name them
+        self.decisions: list[dict[str, OptionValue]] = []  # the attention of each decision
 
-    def ask(self, name: str, domain: Domain) -> OptionValue:
+    def ask_shared(self, setting: str, name: str, domain: Domain) -> OptionValue:
+        """A setting of the whole candidate, once; ``name`` is its parameter's."""
+        if setting not in self.shared:
+            domain = self.rules.narrowed(setting, domain, self.shared, self.decisions)
+            self.shared[setting] = self._ask(name, domain)
+        return self.shared[setting]
+
+    def ask_here(self, setting: str, name: str, domain: Domain) -> OptionValue:
+        """A setting of the last decision; options are settings of any block by their bare name."""
+        settings = self.decisions[-1]
+        domain = self.rules.narrowed(setting, domain, self.shared, [settings])
+        value = settings[setting] = self._ask(name, domain)
+        settings[setting.rpartition(".")[2]] = value
+        return value
+
+    def _ask(self, name: str, domain: Domain) -> OptionValue:
         if domain.is_fixed:
             return domain.default
         if name in self.values:
@@ -74,14 +100,20 @@ def propose(space: Space, choose: Choose, data: DataFacts) -> Proposal:
         choose: Answers (parameter's name, its domain) with a value; asked about choices alone.
         data: The data set; the number of stages depends on its input shape.
     """
-    answers = _Answers(choose)
-    name = str(answers.ask("backbone", space.backbones))
-    side = int(answers.ask("input_size", space.training["input_size"]))
+    answers = Answers(space.rules, choose)
+    name = str(answers.ask_shared(BACKBONE, "backbone", space.backbones))
+    side = int(answers.ask_shared(INPUT_SIZE, "input_size", space.training["input_size"]))
     decisions = tuple(_decisions(space, answers, sites_of(name, data.at(side))))
     placements = tuple(placement for decision in decisions for placement in decision.placements)
-    training = _training(space, answers, name, attention=bool(placements))
+    settings = training_settings(space, answers, attention=bool(placements))
     label = _label(space, name, decisions_label(decisions), answers.values)
-    return Proposal(answers.values, Architecture(name, placements), training, label)
+    return Proposal(
+        answers.values,
+        Architecture(name, placements),
+        space.training_of(name, settings),
+        label,
+        space.rules.broken(answers.shared, answers.decisions),
+    )
 
 
 def _label(space: Space, backbone: str, decisions: str, settings: Mapping[str, OptionValue]) -> str:
@@ -133,16 +165,17 @@ class Decision:
         return " ".join([self.block, self.where, *words])
 
 
-def _decisions(space: Space, answers: _Answers, sites: SiteTable) -> Iterator[Decision]:
+def _decisions(space: Space, answers: Answers, sites: SiteTable) -> Iterator[Decision]:
     attention = space.attention
-    if not (attention.per_stage or attention.per_unit):
-        yield from _decision(space, answers, "", attention.placements)
-        return
-    if STEM in attention.placements.values:
-        yield from _decision(space, answers, f"{STEM}.", Choice((STEM,)))
-    inside = Choice(tuple(p for p in attention.placements.values if p != STEM))
-    for prefix in inner_prefixes(space, sites) if inside.values else ():
-        yield from _decision(space, answers, prefix, inside)
+    ways = [("", attention.placements)]
+    if attention.per_stage or attention.per_unit:
+        inside = Choice(tuple(p for p in attention.placements.values if p != STEM))
+        ways = [(f"{STEM}.", Choice((STEM,)))] if STEM in attention.placements.values else []
+        ways += [(prefix, inside) for prefix in inner_prefixes(space, sites) if inside.values]
+    for prefix, places in ways:
+        decision = decide(space, answers, prefix, places)
+        if decision is not None:
+            yield decision
 
 
 def inner_prefixes(space: Space, sites: SiteTable) -> Iterator[str]:
@@ -155,23 +188,35 @@ def inner_prefixes(space: Space, sites: SiteTable) -> Iterator[str]:
             yield f"stage{stage}.unit{unit}."
 
 
-def _decision(space: Space, answers: _Answers, prefix: str, places: Choice) -> Iterator[Decision]:
+def decide(space: Space, answers: Answers, prefix: str, places: Choice) -> Decision | None:
+    """Ask for one decision: the network's, or one stage's or unit's; None: no attention there.
+
+    Args:
+        space: What may vary.
+        answers: Who is asked.
+        prefix: What the names of its parameters start with; empty for the network's.
+        places: The placements to choose from.
+    """
     attention = space.attention
-    block = str(answers.ask(f"{prefix}type", attention.blocks))
+    answers.decisions.append({})
+
+    def ask(setting: str, domain: Choice) -> OptionValue:
+        return answers.ask_here(setting, f"{prefix}{setting}", domain)
+
+    block = str(ask("type", attention.blocks))
     if block == registry.NONE:
-        return
-    place = str(answers.ask(f"{prefix}placement", places))
+        return None
+    place = str(ask("placement", places))
     options = {
-        name.rpartition(".")[2]: answers.ask(f"{prefix}{name}", choice)
-        for name, choice in attention.options(block)
+        name.rpartition(".")[2]: ask(name, choice) for name, choice in attention.options(block)
     }
     parts = place.split(JOIN)
     position, stages = STANDARD, ALL_STAGES
     if IN_BLOCK in parts:
-        position = str(answers.ask(f"{prefix}position", attention.positions))
+        position = str(ask("position", attention.positions))
     if parts != [STEM] and not prefix:
-        stages = str(answers.ask("stages", attention.stages))
-    identity_start = bool(answers.ask(f"{prefix}identity_start", attention.identity_start))
+        stages = str(ask("stages", attention.stages))
+    identity_start = bool(ask("identity_start", attention.identity_start))
     where = place if position == STANDARD else place.replace(IN_BLOCK, f"{IN_BLOCK}.{position}")
     inside = prefix if prefix != f"{STEM}." else ""
     groups = tuple(
@@ -179,7 +224,7 @@ def _decision(space: Space, answers: _Answers, prefix: str, places: Choice) -> I
         for part in where.split(JOIN)
         for stage in (_stage_prefixes(stages) if part != STEM else ("",))
     )
-    yield Decision(
+    return Decision(
         block,
         f"{inside}{where}" if stages == ALL_STAGES else f"{where} {stages.replace(' ', '')}",
         tuple(f"{inside}{group}" for group in groups),
@@ -194,10 +239,13 @@ def _stage_prefixes(stages: str) -> tuple[str, ...]:
     return tuple(f"stage{number}." for number in stages.split(JOIN))
 
 
-def _training(space: Space, answers: _Answers, backbone: str, *, attention: bool) -> Training:
-    matters = {n: d for n, d in space.training.items() if attention or n not in OF_ATTENTION}
-    settings = {name: answers.ask(name, domain) for name, domain in matters.items()}
-    return space.training_of(backbone, settings)
+def training_settings(space: Space, answers: Answers, *, attention: bool) -> dict[str, OptionValue]:
+    """Ask for the training settings that matter; the rules' deciders before what they decide of."""
+    matter = [name for name in space.training if attention or name not in OF_ATTENTION]
+    return {
+        name: answers.ask_shared(f"{TRAINING}{name}", name, space.training[name])
+        for name in space.rules.in_order(matter)
+    }
 
 
 def decisions_label(decisions: Iterable[Decision]) -> str:
@@ -224,7 +272,10 @@ def draw(proposal: Proposal, data: DataFacts) -> Candidate:
 
     Raises:
         SiteError: A block cannot stand at one of its sites, or the backbone has no such site.
+        ForbiddenError: The space's rules exclude it; which one.
     """
+    if proposal.forbidden:
+        raise ForbiddenError(f"the space forbids it ({proposal.forbidden})")
     data = data.at(proposal.training.input_size)
     sites = sites_of(proposal.architecture.backbone, data)
     try:
@@ -240,38 +291,56 @@ def baseline_candidates(space: Space, data: DataFacts) -> list[tuple[Candidate, 
 
     Searched settings stand at their declared default, else the first choice or the middle.
     """
-    settings = {name: domain.default for name, domain in space.training.items()}
-    result = []
-    sized = data.at(int(settings["input_size"]))
-    for name in space.backbones.values:
-        sites = sites_of(str(name), sized)
-        architecture = resolve(Architecture(str(name)), sites)
-        matters = {n: value for n, value in settings.items() if n not in OF_ATTENTION}
-        label = _label(space, str(name), registry.NONE, matters)
-        training = space.training_of(str(name), settings).of(architecture)
-        candidate = Candidate(architecture, training, sized, label)
-        result.append((candidate, _baseline_values(space, str(name), data)))
-    return result
+    return [plain_candidate(space, data, str(name), {}) for name in space.backbones.values]
 
 
-def _baseline_values(space: Space, backbone: str, data: DataFacts) -> dict[str, Any]:
-    """The proposal that means no attention, where the space has one; else no parameters."""
-    if registry.NONE not in space.attention.blocks.values:
-        return {}
+def plain_candidate(
+    space: Space, data: DataFacts, backbone: str, settings: Mapping[str, OptionValue]
+) -> tuple[Candidate, dict[str, Any]]:
+    """No attention in a backbone at given training settings, with the parameters that say so.
+
+    Args:
+        space: What may vary.
+        data: The data set.
+        backbone: Its name.
+        settings: Values of searched settings; those that are not given are the baseline's.
+
+    Returns:
+        The candidate; and the proposal that means it where the space has one, else nothing.
+    """
 
     def choose(name: str, domain: Domain) -> OptionValue:
         if name == "backbone":
             return backbone
-        return registry.NONE if name.rpartition(".")[2] == "type" else domain.default
+        if name.rpartition(".")[2] == "type":
+            return registry.NONE
+        return settings.get(name, domain.default)
 
-    return dict(propose(space, choose, data).values)
+    answers = Answers(space.rules, choose)
+    answers.ask_shared(BACKBONE, "backbone", fixed(backbone))
+    answers.decisions.append({"type": registry.NONE})
+    trained = training_settings(space, answers, attention=False)
+    sized = data.at(int(trained["input_size"]))
+    architecture = resolve(Architecture(backbone), sites_of(backbone, sized))
+    label = _label(space, backbone, registry.NONE, answers.values)
+    training = space.training_of(backbone, trained).of(architecture)
+    has_none = registry.NONE in space.attention.blocks.values
+    values = dict(propose(space, choose, data).values) if has_none else {}
+    return Candidate(architecture, training, sized, label), values
 
 
-def enumerate_proposals(space: Space, data: DataFacts) -> Iterator[Proposal]:
-    """Every proposal of a space, each once, in a fixed order.
+T = TypeVar("T")
+
+
+def every(ask: Callable[[Choose], T], source: str) -> Iterator[T]:
+    """What asking comes to with every answer that can be given, each once, in a fixed order.
+
+    Args:
+        ask: Asks, and returns something of the answers.
+        source: Of the space, for messages.
 
     Raises:
-        SpaceError: The space has a range of numbers.
+        SpaceError: A range of numbers is asked about.
     """
     script: list[tuple[int, int]] = []  # (answer given, answers there are), one per question
     while True:
@@ -281,7 +350,7 @@ def enumerate_proposals(space: Space, data: DataFacts) -> Iterator[Proposal]:
             nonlocal asked
             if not isinstance(domain, Choice):
                 raise SpaceError(
-                    f"{space.source}: {name} is a range, so the space cannot be enumerated; give a"
+                    f"{source}: {name} is a range, so the space cannot be enumerated; give a"
                     " list of values, or choose a sampler other than grid"
                 )
             if asked == len(script):
@@ -289,12 +358,25 @@ def enumerate_proposals(space: Space, data: DataFacts) -> Iterator[Proposal]:
             asked += 1
             return domain.values[script[asked - 1][0]]
 
-        yield propose(space, choose, data)
+        yield ask(choose)
         while script and script[-1][0] + 1 == script[-1][1]:
             script.pop()
         if not script:
             return
         script[-1] = (script[-1][0] + 1, script[-1][1])
+
+
+def enumerate_proposals(space: Space, data: DataFacts) -> Iterator[Proposal]:
+    """Every proposal of a space that its rules allow, each once, in a fixed order.
+
+    Raises:
+        SpaceError: The space has a range of numbers.
+    """
+    return (proposal for proposal in _all_proposals(space, data) if not proposal.forbidden)
+
+
+def _all_proposals(space: Space, data: DataFacts) -> Iterator[Proposal]:
+    return every(lambda choose: propose(space, choose, data), space.source)
 
 
 def distinct_candidates(
@@ -304,7 +386,7 @@ def distinct_candidates(
     if any(not isinstance(domain, Choice) for domain in space.training.values()):
         return None
     found: dict[str, tuple[Candidate, Proposal]] = {}
-    for count, proposal in enumerate(enumerate_proposals(space, data)):
+    for count, proposal in enumerate(_all_proposals(space, data)):
         if count >= limit:
             return None
         try:
@@ -323,12 +405,17 @@ def usual_candidates(space: Space, data: DataFacts, *, limit: int = LISTED) -> I
         return
     chance = random.Random(0)
 
-    def choose(name: str, domain: Domain) -> Any:
+    def largest(name: str, domain: Domain) -> Any:
         return chance.choice(domain.values) if isinstance(domain, Choice) else domain.high
 
+    def usual(name: str, domain: Domain) -> Any:
+        return chance.choice(domain.values) if isinstance(domain, Choice) else domain.default
+
     for _ in range(DRAWN):
-        with suppress(SiteError):
-            yield draw(propose(space, choose, data), data)
+        for choose in (largest, usual):  # the rules may forbid the largest of a range
+            with suppress(SiteError):
+                yield draw(propose(space, choose, data), data)
+                break
 
 
 def check_possible(space: Space, data: DataFacts) -> None:
@@ -344,11 +431,11 @@ def check_possible(space: Space, data: DataFacts) -> None:
         name: fixed(domain.default) for name, domain in space.training.items()
     }
     settings |= {"pretrained": fixed(False), "input_size": space.training["input_size"]}
-    space = replace(space, training=settings)
+    space = replace(space, training=settings, rules=space.rules.of_networks())
     works: set[tuple[str, OptionValue]] = set()
     refused: dict[tuple[str, OptionValue], str] = {}
     drawn, reason = False, ""
-    for count, proposal in enumerate(enumerate_proposals(space, data)):
+    for count, proposal in enumerate(_all_proposals(space, data)):
         if count >= ENUMERATION_LIMIT:
             return
         # A value that one stage cannot take may be there for another.
@@ -367,8 +454,7 @@ def check_possible(space: Space, data: DataFacts) -> None:
         # Values that go with an impossible one are impossible for its reason: it alone is named.
         first = {why: item for item, why in reversed(never.items())}
         lines = [
-            f"{space.source}:{_line(space, name)}: no site can take {name} {value!r}: {why};"
-            " take it out"
+            f"{_place(space, name)}: no site can take {name} {value!r}: {why}; take it out"
             for why, (name, value) in first.items()
         ]
         raise SpaceError("\n".join(lines))
@@ -382,10 +468,10 @@ def _refuse_own_attention(space: Space, data: DataFacts) -> None:
     Raises:
         SpaceError: Some have; each is named with what to write instead.
     """
-    line = read_yaml(space.text).line(("backbone",))
+    where = space.place(("backbone",))
     found = {str(name): sites_of(str(name), data).own_attention for name in space.backbones.values}
     lines = [
-        f"{space.source}:{line}: {name} has attention of its own ({modules} modules), so that it is"
+        f"{where}: {name} has attention of its own ({modules} modules), so that it is"
         f" no baseline without attention; {_without_own(name, data)}"
         for name, modules in found.items()
         if modules
@@ -406,14 +492,12 @@ def _without_own(name: str, data: DataFacts) -> str:
     )
 
 
-def _line(space: Space, parameter: str) -> int:
-    """The line of the file that gives an attention parameter its values."""
-    yaml = read_yaml(space.text)
+def _place(space: Space, parameter: str) -> str:
+    """Where the file gives a parameter its values."""
     if parameter in space.training:
-        return yaml.line(("training", parameter))
+        return space.place(("training", parameter))
     block, _, option = parameter.rpartition(".")
-    own = ("attention", "type", block, option)
-    return yaml.line(own if own in yaml.lines else ("attention", option))
+    return space.place(("attention", "type", block, option), ("attention", option))
 
 
 _STAGE = re.compile(rf"^({STEM}|stage\d+)\.(unit\d+\.)?")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,7 @@ from blocks.frequency import SINGLES, sorted_frequency
 from blocks.options import OptionValue
 from blocks.site import IN_BLOCK, STAGE, STANDARD, STEM
 from spaces.document import (
-    ALL_STAGES,
     CAP,
-    JOIN,
     MAX_BYTES,
     AttentionSection,
     Document,
@@ -28,9 +26,12 @@ from spaces.document import (
     check_document,
     original_path,
     read_yaml,
+    yaml_text,
 )
 from spaces.metrics import METRICS
 from spaces.parameters import Choice, Domain, Range, fixed
+from spaces.places import ALL_STAGES, JOIN
+from spaces.rules import Rules
 from spaces.training import NOTHING, Training
 from spaces.training_section import (
     SETTINGS,
@@ -127,6 +128,8 @@ class Space:
         study: Defaults of the command line that the file carries.
         question: What it is to answer, in the file's words.
         weights: (backbone, ``pretrained`` as the file gives it) -> its identity, once it is read.
+        rules: What holds between its settings: ``when`` and ``forbid``.
+        in_file: Whether messages can name lines of a file; else they name keys alone.
     """
 
     name: str
@@ -141,6 +144,29 @@ class Space:
     study: Mapping[str, Any] = field(default_factory=dict)
     question: str = ""
     weights: Mapping[tuple[str, OptionValue], str] = field(default_factory=dict)
+    rules: Rules = field(default_factory=Rules)
+    in_file: bool = True
+
+    @classmethod
+    def of(cls, *, name: str = "space", **content: Any) -> Space:
+        """A space from its sections: ``Space.of(backbone="resnet20", attention={...}, ...)``.
+
+        Args:
+            name: Default name of a study of it.
+            **content: As a file has them: backbone, attention, training, objectives and so on.
+
+        Raises:
+            SpaceError: They hold mistakes: all of them, with their keys.
+        """
+        return make_space(content, name=name)
+
+    def place(self, *keys: tuple[str | int, ...]) -> str:
+        """Where messages say a key is: the first of these that the file has, or near the last."""
+        if not self.in_file:
+            return self.source
+        yaml = read_yaml(self.text)
+        there = [one for one in keys if one in yaml.lines]
+        return f"{self.source}:{yaml.line((*there, keys[-1])[0])}"
 
     @property
     def digest(self) -> str:
@@ -221,20 +247,60 @@ def _shortened(given: str | os.PathLike[str]) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
-def load_space(path: str | os.PathLike[str], *, overrides: Sequence[str] = ()) -> Space:
-    """Read a space from a file, or a shipped one by its name.
+def load_space(given: str | os.PathLike[str] | Space, *, overrides: Sequence[str] = ()) -> Space:
+    """Read a space from a file, or a shipped one by its name; a space that is one already is kept.
 
     Args:
-        path: A file, or the name of a shipped space.
+        given: A file, the name of a shipped space, or a space.
         overrides: Changes as ``--set`` writes them, "attention.type=[se, eca]".
 
     Raises:
         SpaceError: The file cannot be read, or holds mistakes: all of them, with their lines.
     """
-    found = find_space(path)
+    if isinstance(given, Space):
+        return _changed(given, overrides) if overrides else given
+    found = find_space(given)
     text = _read_text(found)
-    shown = str(path) if Path(path).is_file() else found.name
+    shown = str(given) if Path(given).is_file() else found.name
     return parse_space(text, source=shown, name=found.stem, overrides=overrides)
+
+
+def make_space(content: Mapping[str, Any], *, name: str = "space") -> Space:
+    """A space from plain data, as a file would give it: the same keys, the same identity.
+
+    Args:
+        content: What a file holds: ``{"backbone": ..., "attention": {...}, ...}``.
+        name: Default name of a study of it, where the content has no ``name``.
+
+    Raises:
+        SpaceError: It holds mistakes: all of them, with their keys.
+    """
+    source = f"space {name!r}"
+    text = yaml_text(_plain(content, source, ""))
+    return _parsed(text, source, name, (), in_file=False)
+
+
+def _plain(value: Any, source: str, where: str) -> Any:
+    """Dictionaries, lists, numbers, text and flags alone; a tuple is a list."""
+    if isinstance(value, Mapping):
+        inside = f"{where}." if where else ""
+        return {str(k): _plain(one, source, f"{inside}{k}") for k, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one, source, where) for one in value]
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    kind = type(value).__name__
+    raise SpaceError(
+        f"{source}: {where or 'the space'} holds a {kind}; only mappings, lists, numbers, text and"
+        " true or false are a space"
+    )
+
+
+def _changed(space: Space, overrides: Sequence[str]) -> Space:
+    """A space with changes, which are shown by the keys of ``--set``."""
+    rest: dict[str, Any] = {"question": space.question, "study": dict(space.study)}
+    text = yaml_text({**space.content, **{key: value for key, value in rest.items() if value}})
+    return _parsed(text, space.source, space.name, overrides, in_file=False)
 
 
 def _read_text(path: Path) -> str:
@@ -265,20 +331,24 @@ def parse_space(
     Raises:
         SpaceError: The text holds mistakes: all of them, with their lines.
     """
+    return _parsed(text, source, name, overrides, in_file=True)
+
+
+def _parsed(text: str, source: str, name: str, overrides: Sequence[str], *, in_file: bool) -> Space:
     try:
         yaml = read_yaml(text)
     except YamlRefusal as problem:
-        raise SpaceError(f"{source}:{problem.line}: {problem.text}") from None
-    document = _checked(yaml.data, yaml, source, {})
-    data = yaml.data
-    if overrides:
-        changed = {}
-        for override in overrides:
-            path, value = _parse_override(override)
-            data = _with(data, path, value, override)
-            changed[path] = override
-        document = _checked(data, yaml, source, changed)
-    return _space(document, data, source=source, name=name, text=text)
+        place = f"{source}:{problem.line}" if in_file else source
+        raise SpaceError(f"{place}: {problem.text}") from None
+    space = _read(yaml.data, _Origin(source, name, text, yaml, {}, in_file))
+    if not overrides:
+        return space
+    data, changed = yaml.data, {}
+    for override in overrides:
+        path, value = _parse_override(override)
+        data = _with(data, path, value, override)
+        changed[path] = override
+    return _read(data, _Origin(source, name, text, yaml, changed, in_file))
 
 
 def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
@@ -302,38 +372,84 @@ def _with(data: Any, path: tuple[str, ...], value: Any, override: str) -> Any:
     return {**data, path[0]: _with(data.get(path[0]), path[1:], value, override)}
 
 
-def _checked(
-    data: Any, yaml: YamlData, source: str, changed: Mapping[tuple[str, ...], str]
-) -> Document:
-    """Check data against schema and sense; ``changed`` has the paths that ``--set`` wrote."""
+@dataclass(frozen=True)
+class _Origin:
+    """Where a space's data come from, for messages and for the space.
+
+    Args:
+        source: The file's name, or the made space's.
+        name: Default name of a study of it.
+        text: As written.
+        yaml: The data as written, with their lines.
+        changed: The keys that ``--set`` wrote -> how.
+        in_file: Whether lines say where something is.
+    """
+
+    source: str
+    name: str
+    text: str
+    yaml: YamlData
+    changed: Mapping[tuple[str, ...], str]
+    in_file: bool
+
+    @property
+    def rules_changed(self) -> bool:
+        """Whether ``--set`` wrote rules."""
+        return any(path[0] in ("when", "forbid") for path in self.changed)
+
+    def place(self, path: tuple[str | int, ...]) -> str:
+        """Where a problem is."""
+        for key, override in self.changed.items():
+            if path[: len(key)] == key or key[: len(path)] == path:
+                return f"--set {override}"
+        return f"{self.source}:{self.yaml.line(path)}" if self.in_file else self.source
+
+    def refusal(
+        self, problems: Sequence[Problem], repeated: Sequence[tuple[int, str]] = ()
+    ) -> SpaceError:
+        """One message of all problems, in the order of their lines."""
+        found = [(self.yaml.line(p.path), f"{self.place(p.path)}: {p.text}") for p in problems]
+        found += [
+            (line, f"{self.source}:{line}: key {key!r} is given twice; keep one of them")
+            for line, key in repeated
+        ]
+        lines = list(dict.fromkeys(text for _, text in sorted(found, key=lambda pair: pair[0])))
+        if len(lines) == 1:
+            return SpaceError(lines[0])
+        all_of_them = "\n".join(f"  {line}" for line in lines)
+        return SpaceError(f"{self.source} has {len(lines)} problems\n{all_of_them}")
+
+
+def _read(data: Any, origin: _Origin) -> Space:
+    """Check data against schema, sense and rules, and make a space of them."""
+    document = _checked(data, origin)
+    space = _space(document, data, origin)
+    if not document.when and not document.forbid:
+        return space
+    from spaces.rule_reading import read_rules  # it asks for candidates, as spaces.drawing does
+
+    lenient = bool(origin.changed) and not origin.rules_changed
+    rules, found = read_rules(space, document.when, document.forbid, lenient=lenient)
+    if found:
+        raise origin.refusal([Problem(path, text) for path, text in found])
+    return replace(space, rules=rules)
+
+
+def _checked(data: Any, origin: _Origin) -> Document:
+    """Check data against schema and sense."""
     document, problems, rest = check_document(data)
     if document is not None:
         spoilt = {problem.path for problem in problems} - {(), ("attention",)}
         sound_type = not any(path[:2] == ("attention", "type") for path in spoilt)
         more = [
             Problem(original_path(problem.path, rest), problem.text)
-            for problem in _contradictions(document, changed, unused=sound_type)
+            for problem in _contradictions(document, origin.changed, unused=sound_type)
         ]
         problems += [p for p in more if not any(_overlap(p.path, path) for path in spoilt)]
-    repeated = [] if changed else yaml.repeated
-    if document is not None and not problems and not repeated:
-        return document
-
-    def place(problem: Problem) -> str:
-        for key, override in changed.items():
-            if problem.path[: len(key)] == key or key[: len(problem.path)] == problem.path:
-                return f"--set {override}"
-        return f"{source}:{yaml.line(problem.path)}"
-
-    found = [(yaml.line(p.path), f"{place(p)}: {p.text}") for p in problems]
-    found += [
-        (line, f"{source}:{line}: key {key!r} is given twice; keep one of them")
-        for line, key in repeated
-    ]
-    lines = list(dict.fromkeys(text for _, text in sorted(found, key=lambda pair: pair[0])))
-    if len(lines) == 1:
-        raise SpaceError(lines[0])
-    raise SpaceError(f"{source} has {len(lines)} problems\n" + "\n".join(f"  {x}" for x in lines))
+    repeated = [] if origin.changed else origin.yaml.repeated
+    if document is None or problems or repeated:
+        raise origin.refusal(problems, repeated)
+    return document
 
 
 def _overlap(one: tuple[str | int, ...], other: tuple[str | int, ...]) -> bool:
@@ -456,6 +572,15 @@ def _place_problems(
         yield problem(
             "per_unit", "lets units decide, but attention.placement has stage; leave in-block, stem"
         )
+    each = "per_stage" if attention.per_stage else "per_unit"
+    alone = attention.per_stage or attention.per_unit
+    mixed = [one for one in map(str, _listed(listed)) if STEM in one.split(JOIN) and one != STEM]
+    if alone and mixed:
+        yield problem(
+            "placement",
+            f"has {mixed[0]!r}, but with {each} the stem decides for itself; list stem alone, and"
+            " the others apart",
+        )
     narrowed = ("attention", "placement") in changed
     if IN_BLOCK not in places and _listed(attention.position) != [STANDARD] and not narrowed:
         yield problem(
@@ -464,8 +589,7 @@ def _place_problems(
             " in-block; take it out or add in-block",
         )
     if _listed(attention.stages) != [ALL_STAGES]:
-        if attention.per_stage or attention.per_unit:
-            each = "per_stage" if attention.per_stage else "per_unit"
+        if alone:
             yield problem(
                 "stages",
                 f"chooses stages for all blocks at once, but attention.{each} lets each"
@@ -540,14 +664,14 @@ def _range_problems(path: tuple[str, ...], section: Any) -> Iterator[Problem]:
 # From the checked document to the space. ---------------------------------------------------------
 
 
-def _space(document: Document, data: Any, *, source: str, name: str, text: str) -> Space:
+def _space(document: Document, data: Any, origin: _Origin) -> Space:
     attention, training = document.attention, document.training.followed()
     own = attention.type if isinstance(attention.type, dict) else {}
     content = {k: v for k, v in data.items() if k not in ("name", "question", "study")}
     return Space(
-        name=document.name or name,
-        source=source,
-        text=text,
+        name=document.name or origin.name,
+        source=origin.source,
+        text=origin.text,
         content=content,
         backbones=_choice(document.backbone),
         attention=AttentionSpace(
@@ -573,6 +697,7 @@ def _space(document: Document, data: Any, *, source: str, name: str, text: str) 
         ),
         study=document.study.model_dump(exclude_none=True),
         question=document.question or "",
+        in_file=origin.in_file,
     )
 
 

@@ -160,3 +160,24 @@ Seed: Any = number("a whole number from 0", whole=True, minimum=0)
 Positive: Any = number("a number above 0, such as 0.01,", exclusiveMinimum=0)
 NotNegative: Any = number("a number from 0, such as 0.0005,", minimum=0)
 Share: Any = number("a number from 0 to below 1", minimum=0, exclusiveMaximum=1)
+
+
+def scalar(value: Any) -> Any:
+    """One plain value."""
+    if isinstance(value, list):
+        raise needed("one value is needed")
+    if not isinstance(value, (bool, int, float, str)):
+        raise needed("a value or a list of values is needed")
+    return value
+
+
+def item(value: Any) -> Any:
+    """A value in a list; the names of one composition's blocks may be a list themselves."""
+    names = isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) for v in value)
+    return " + ".join(value) if names else scalar(value)
+
+
+SCALARS = {"type": ["boolean", "number", "string"]}
+_NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 2}
+Scalar: Any = Annotated[Any, PlainValidator(scalar), WithJsonSchema(SCALARS)]
+Item: Any = Annotated[Any, PlainValidator(item), WithJsonSchema({"anyOf": [SCALARS, _NAMES]})]

@@ -5,7 +5,13 @@ import pytest
 from blocks.errors import SpaceError
 from spaces.candidate import DataFacts
 from spaces.document import json_schema
-from spaces.drawing import check_possible, distinct_candidates, enumerate_proposals
+from spaces.drawing import (
+    check_possible,
+    distinct_candidates,
+    draw,
+    enumerate_proposals,
+    propose,
+)
 from spaces.space import parse_space
 
 FACTS = DataFacts("digits", (1, 14, 14), 10, "split", (1, 1, 1))
@@ -144,3 +150,52 @@ def test_narrowing_placements_from_the_command_line_leaves_the_rest():
 def test_the_schema_knows_them():
     properties = json_schema()["$defs"]["AttentionSection"]["properties"]
     assert {"position", "stages", "per_unit", "identity_start"} <= set(properties)
+
+
+def test_stages_decide_with_options_of_their_own_and_several_placements():
+    space = space_of(
+        "{type: {none: {}, se: {reduction: [4, 8]}, parallel: {blocks: [[eca, simam]]}},"
+        " placement: [stem, in-block, stage + in-block], per_stage: true}"
+    )
+    # Stem: none, se at 2 reductions, the composition: 4. Stages: none, se at 2 reductions x 2
+    # places, the composition at 2 places: 7.
+    assert sum(1 for _ in enumerate_proposals(space, FACTS)) == 4 * 7**3
+    answers = {
+        "stem.type": "parallel",
+        "stage1.type": "none",
+        "stage2.type": "se",
+        "stage2.placement": "stage + in-block",
+        "stage2.se.reduction": 8,
+        "stage3.type": "parallel",
+        "stage3.placement": "in-block",
+    }
+    proposal = propose(space, lambda name, _: answers[name], FACTS)
+    placed = {p.site: p.block for p in draw(proposal, FACTS).architecture.placements}
+    assert placed == {
+        "stem": "parallel",
+        "stage2": "se",
+        **{f"stage2.unit{unit}.standard": "se" for unit in (1, 2, 3)},
+        **{f"stage3.unit{unit}.standard": "parallel" for unit in (1, 2, 3)},
+    }
+    check_possible(space, FACTS)
+
+
+def test_units_decide_with_masks_of_options_and_backbones():
+    space = space_of(
+        "{type: {none: {}, eca: {kernel_size: [3, 7]}}, per_unit: true}", "[resnet20, resnet32]"
+    )
+    first = next(iter(enumerate_proposals(space, FACTS)))
+    assert len([name for name in first.values if name.endswith(".type")]) == 9  # 3 units a stage
+
+    def choose(name, domain):
+        return "resnet32" if name == "backbone" else domain.values[-1]
+
+    proposal = propose(space, choose, FACTS)
+    assert len(draw(proposal, FACTS).architecture.placements) == 15  # 5 units a stage
+    assert {v for n, v in proposal.values.items() if n.endswith("kernel_size")} == {7}
+
+
+@pytest.mark.parametrize("each", ["per_stage", "per_unit"])
+def test_the_stem_is_not_joined_to_what_decides_for_itself(each):
+    with pytest.raises(SpaceError, match=rf"'stem \+ in-block', but with {each} the stem decides"):
+        space_of(f"{{type: [none, eca], placement: [stem + in-block], {each}: true}}")
