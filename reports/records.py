@@ -13,6 +13,7 @@ from blocks.errors import BlockError
 from blocks.frequency import frequency_name
 from blocks.site import IN_BLOCK, STANDARD
 from search.database import open_for_reading, storage_url
+from search.even_tuning import KEY
 from search.front import front_numbers
 from search.insight.store import Insight, read_insights
 from search.outcome import EpochResult
@@ -153,12 +154,28 @@ class StudyRecords:
 
     @cached_property
     def baselines(self) -> dict[str, Baseline]:
-        """Backbone -> its complete baseline, averaged over its seeds."""
-        groups: dict[str, list[TrialRecord]] = {}
+        """Backbone -> its complete baseline, averaged over its seeds.
+
+        Where no attention is tuned as the blocks are, it is the best of its settings.
+        """
+        groups: dict[str, dict[str, list[TrialRecord]]] = {}
         for trial in self.successes:
-            if trial.baseline:
-                groups.setdefault(self.traits[trial.number].backbone, []).append(trial)
-        return {backbone: _baseline(backbone, group) for backbone, group in groups.items()}
+            plain = self.tuned and not trial.architecture.get("placements")
+            if trial.baseline or plain:
+                of_backbone = groups.setdefault(self.traits[trial.number].backbone, {})
+                of_backbone.setdefault(trial.digest if self.tuned else "", []).append(trial)
+        return {
+            backbone: max(
+                (_baseline(backbone, group) for group in settings.values()),
+                key=lambda one: one.accuracy,
+            )
+            for backbone, settings in groups.items()
+        }
+
+    @property
+    def tuned(self) -> bool:
+        """Whether no attention was tried at as many settings as the blocks."""
+        return bool(self.study.settings.get("file", {}).get(KEY))
 
     def baseline_of(self, trial: TrialRecord) -> Baseline | None:
         """The baseline with the same backbone, where it is complete."""

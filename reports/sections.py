@@ -33,6 +33,7 @@ def facts(findings: Findings) -> list[tuple[str, str]]:
         ("Backbone", ", ".join(name for name in backbones if name)),
         ("Epochs", _plain(study.identity.get("epochs"))),
         ("Seeds", _seed_words(findings)),
+        ("No attention", "at the best of the settings tried" if records.tuned else ""),
     ]
     return [(name, text) for name, text in pairs if text]
 
@@ -276,7 +277,7 @@ VERDICTS = {
     ACCEPTED: "became a trial",
     REPEATED: "was in the study already: not trained again",
     OVER_CAP: "over a cap: cost no training",
-    IMPOSSIBLE: "fits no site of its network",
+    IMPOSSIBLE: "fits no site of its network, or a rule of the space forbids it",
 }
 
 

@@ -24,6 +24,7 @@ from blocks.architecture import Architecture, architecture_cost, has_closed_cost
 from blocks.errors import SiteError
 from blocks.formulas import Cost
 from search.database import shown
+from search.even_tuning import next_plain
 from search.front import front_numbers, objective_values
 from search.kept import Keeper, kept_data, kept_words
 from search.outcome import (
@@ -337,7 +338,7 @@ class Study:
                 self._add_replicate(group)
                 return True
             self.short.popleft()
-        return self._add_found() or self._add_proposal()
+        return self._add_found() or self._add_plain() or self._add_proposal()
 
     def _add_found(self) -> bool:
         """Take an architecture that a training has found, if it is new and within the caps."""
@@ -370,16 +371,25 @@ class Study:
 
         In a new study they are the first trials; a changed space may need another one.
         """
-        domains = self.domains()
         for candidate, values in baseline_candidates(self.plan.space, self.plan.data):
-            if candidate.digest in self.by_candidate or len(self.trials) >= self.plan.trials:
-                continue
-            number, rows = None, []
-            if values:
-                number = self.proposer.add(values, domains)
-                rows = [self._row(number, candidate, values, ACCEPTED, "", OPEN)]
-                self.open_proposals[number] = candidate.digest
-            self._accept(candidate, values, number, rows, baseline=True)
+            if candidate.digest not in self.by_candidate and len(self.trials) < self.plan.trials:
+                self._enter(candidate, values, baseline=True)
+
+    def _add_plain(self) -> bool:
+        """Take no attention at settings that a block was tried with, where it is to be tuned."""
+        found = next_plain(self.plan.space, self.plan.data, self.trials, self.by_candidate)
+        if found is not None:
+            self._enter(*found, baseline=False)
+        return found is not None
+
+    def _enter(self, candidate: Candidate, values: Mapping[str, Any], *, baseline: bool) -> None:
+        """Make a trial of no attention, as a proposal where the space has one that means it."""
+        number, rows = None, []
+        if values:
+            number = self.proposer.add(values, self.domains())
+            rows = [self._row(number, candidate, values, ACCEPTED, "", OPEN)]
+            self.open_proposals[number] = candidate.digest
+        self._accept(candidate, values, number, rows, baseline=baseline)
 
     def domains(self) -> dict[str, Domain]:
         """The domain of every parameter that ``values`` of this space can hold."""

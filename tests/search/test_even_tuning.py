@@ -1,0 +1,98 @@
+"""No attention gets as many settings as the block with the most."""
+
+from collections import Counter
+
+import pytest
+from instant import drive
+
+from reports.records import read_records
+from search.even_tuning import next_plain
+from spaces.space import load_space, make_space
+
+CONTENT = {
+    "backbone": "resnet20",
+    "attention": {"type": ["none", "se", "eca"], "placement": ["stem", "stage"], "reduction": [4]},
+    "training": {
+        "epochs": 1,
+        "learning_rate": {"low": 0.01, "high": 0.4, "log": True, "default": 0.1},
+        "attention_learning_rate": [1, 10],
+    },
+    "study": {"tune_baseline": True},
+}
+
+
+def tried(study):
+    """Block -> how many candidates have it."""
+    first = {trial.digest: trial for trial in study.trials.values()}
+    blocks = [{p["block"] for p in trial.architecture["placements"]} for trial in first.values()]
+    return Counter(" + ".join(sorted(names)) or "none" for names in blocks)
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "random"])
+def test_no_attention_never_falls_behind(opened, sampler):
+    study = opened(make_space(CONTENT, name="tuned"), trials=30, sampler=sampler)
+    for _ in range(30):
+        drive(study, stop_after=1)
+        counts = tried(study)
+        plain = counts.pop("none")
+        # A block that has just gone ahead is caught up with by the next trial.
+        assert max(counts.values(), default=0) - plain <= 1
+    assert [trial.baseline for trial in study.trials.values()].count(True) == 1
+
+
+@pytest.mark.parametrize("types", [["se", "eca"], ["none", "se", "eca"]])
+def test_it_has_the_settings_of_a_block_that_is_ahead(opened, types):
+    attention = {**CONTENT["attention"], "type": types}
+    study = opened(make_space({**CONTENT, "attention": attention}, name="tuned"), trials=24)
+    drive(study)
+    trials = list(study.trials.values())
+    rates = {t.training["learning_rate"] for t in trials if t.architecture["placements"]}
+    plain = [t for t in trials if not t.architecture["placements"]]
+    copied = [t for t in plain if t.training["learning_rate"] in rates and not t.baseline]
+    assert copied
+    assert all("attention_learning_rate" not in t.training for t in copied)
+    if "none" not in types:  # then the sampler itself proposes none
+        assert copied == plain[1:]
+        assert len(plain) >= 24 // 3
+
+
+def test_without_the_key_or_without_searched_settings_nothing_is_added(opened):
+    plain = {**CONTENT, "study": {}}
+    study = opened(make_space(plain, name="plain"), trials=12, sampler="random")
+    drive(study)
+    assert next_plain(study.plan.space, study.plan.data, study.trials, study.by_candidate) is None
+    fixed = make_space({**CONTENT, "training": {"epochs": 1}}, name="fixed")
+    study = opened(fixed, trials=12, sampler="random")
+    drive(study)
+    assert len(study.trials) == 5  # none; se and eca at two placements
+    assert next_plain(fixed, study.plan.data, study.trials, study.by_candidate) is None
+
+
+def test_cut_off_and_continued_it_is_the_same_study(opened, tmp_path):
+    made = make_space(CONTENT, name="tuned")
+    whole = opened(made, trials=14, url=f"sqlite:///{tmp_path}/whole.db")
+    drive(whole)
+    url = f"sqlite:///{tmp_path}/parts.db"
+    for stop_after in (3, 4, 99):
+        parts = opened(made, trials=14, url=url)
+        drive(parts, stop_after=stop_after)
+    assert [t.digest for t in parts.trials.values()] == [t.digest for t in whole.trials.values()]
+
+
+def test_the_report_compares_with_the_best_of_its_settings(opened, storage):
+    study = opened(make_space(CONTENT, name="tuned"), trials=16, sampler="random")
+    drive(study)
+    records = read_records(storage, "tuned")
+    plain = [t for t in records.successes if not t.architecture["placements"]]
+    assert records.tuned
+    assert len(plain) > 2
+    best = max(plain, key=lambda trial: trial.accuracy)
+    assert not best.baseline or len({t.accuracy for t in plain}) > 1
+    assert records.baselines["resnet20"].accuracy == best.accuracy
+    assert records.baselines["resnet20"].number == best.number
+
+
+def test_the_shipped_space_asks_for_it():
+    space = load_space("attention-tuned")
+    assert space.study["tune_baseline"] is True
+    assert not space.training["learning_rate"].is_fixed
