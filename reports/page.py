@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from blocks.errors import StudyError
 from reports import sections, wording
+from reports.beside import beside_section
 from reports.charts import front_views, hidden_below
 from reports.figures import front_chart, marker_icon
 from reports.findings import Findings
@@ -188,6 +189,7 @@ def _content(findings: Findings) -> dict[str, Any]:
         "mean_rows": sections.mean_rows(findings),
         "front_rows": sections.front_rows(findings),
         "front_more": max(len(records.front) - sections.FRONT_ROWS_AT_MOST, 0),
+        "beside": beside_section(findings),
         "insight": insight_section(findings),
         "type_rows": sections.type_rows(findings),
         "trial_rows": [sections.trial_row(findings, t) for t in order[:ROWS_WITHOUT_SCRIPT]],

@@ -349,6 +349,7 @@ def show_study(
     search show attention --target-accuracy 0.9
     """
     from search import output, show, trial_view
+    from search.beside import beside_table
     from search.kept import kept_words
 
     _known_format(form, output.FORMATS)
@@ -370,6 +371,8 @@ def show_study(
     else:
         title = f"{data['study']}: {data['status']}, {len(data['front'])} on the front (*)"
         output.results.print(show.trials_table(title, data["trials"], data["front"]))
+        if "published" in data:
+            output.results.print(beside_table(data["published"]))
         if "weights" in data:
             output.results.print(Text(f"weights: {kept_words(data['weights'])}"))
 

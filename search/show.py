@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from blocks.architecture import Architecture, identity_parameters
 from search import output
 from search.answers import read_classes
+from search.beside import beside_published
 from search.convergence import EPOCHS, SECONDS, check_target, to_target
 from search.front import front_means, front_numbers
 from search.kept import KeptFile, kept_data, read_kept, size_words
@@ -157,6 +158,9 @@ def study_data(engine: Engine, name: str | None, *, target: float | None = None)
         data["target_accuracy"] = target
     if kept:
         data["weights"] = kept_data(kept.values())
+    beside = beside_published(study, trials)
+    if beside:
+        data["published"] = [one.to_json() for one in beside]
     means = front_means(trials, study.objectives)
     if means:
         data["front_means"] = means

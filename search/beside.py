@@ -1,0 +1,254 @@
+"""A study's candidates beside what authors published of the same attention.
+
+A published figure is one number of another training, so its difference to no attention is what is
+compared, with the 95 % t interval of our differences: trials of the candidate and of no attention
+are paired by their seeds. Ours are of the validation split, which alone is selected on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from rich.table import Table
+
+from blocks.architecture import Architecture
+from search import output
+from search.datasets import FOLDER
+from search.outcome import SUCCEEDED
+from search.store import StudyRecord, TrialRecord
+from spaces.candidate import DataFacts
+from spaces.drawing import OF_ATTENTION, sites_of
+from spaces.published_figures import FIGURES, IMAGENET, PublishedFigure
+
+CONSISTENT, NOT_CONSISTENT = "consistent", "not consistent"
+CANNOT = "cannot be compared here"
+CONFIDENCE = 0.95
+IMAGENET_CLASSES, IMAGENET_IMAGES = 1000, 1_200_000
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One published figure beside one candidate of a study.
+
+    Args:
+        figure: What was published.
+        trials: The candidate's trials with a result, by seed.
+        differences: Accuracy with attention less that without, at each seed that has both.
+        why: Why the two cannot be compared; empty where they can.
+    """
+
+    figure: PublishedFigure
+    trials: tuple[TrialRecord, ...]
+    differences: tuple[float, ...]
+    why: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The candidate's."""
+        return self.trials[0].label
+
+    @property
+    def accuracy(self) -> float:
+        """Of the candidate, averaged over its seeds."""
+        return fmean(trial.accuracy or 0.0 for trial in self.trials)
+
+    @property
+    def difference(self) -> float | None:
+        """The mean of the paired differences."""
+        return fmean(self.differences) if self.differences else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % t interval of the mean difference; None for fewer than two pairs."""
+        return t_interval(self.differences)
+
+    @property
+    def verdict(self) -> str:
+        """Whether the published difference lies in our interval, or why that is not asked."""
+        interval, published = self.interval, self.figure.difference
+        if self.why or interval is None or published is None:
+            return CANNOT
+        return CONSISTENT if interval[0] <= published <= interval[1] else NOT_CONSISTENT
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        figure = self.figure
+        return {
+            "paper": figure.paper,
+            "source": figure.source,
+            "note": figure.note,
+            "network": str(figure),
+            "data": figure.data,
+            "measure": figure.measure,
+            "published": figure.value,
+            "published_baseline": figure.baseline,
+            "published_difference": figure.difference,
+            "label": self.label,
+            "digest": self.trials[0].digest,
+            "trials": [trial.number for trial in self.trials],
+            "accuracy": self.accuracy,
+            "difference": self.difference,
+            "interval": list(self.interval) if self.interval else None,
+            "seeds": len(self.differences),
+            "verdict": self.verdict,
+            "why": list(self.why),
+        }
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Student's 95 % interval of the mean of some values; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    reach = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    reach *= stdev(values) / math.sqrt(len(values))
+    mean = fmean(values)
+    return mean - reach, mean + reach
+
+
+def beside_published(study: StudyRecord, trials: Sequence[TrialRecord]) -> list[Beside]:
+    """The published figures of what a study has trained, each beside the study's own.
+
+    A figure is set beside a candidate with the same attention on the same backbone, or on the same
+    data; where only one of the two is the same, it is said why they cannot be compared.
+    """
+    if not isinstance(study.identity.get("data"), dict):
+        return []
+    facts = _facts(study)
+    done = [t for t in trials if t.state in SUCCEEDED and t.accuracy is not None]
+    plain = [trial for trial in done if not trial.architecture["placements"]]
+    groups: dict[str, list[TrialRecord]] = {}
+    for trial in done:
+        if trial.architecture["placements"]:
+            groups.setdefault(trial.digest, []).append(trial)
+    return [
+        _beside(figure, sorted(group, key=lambda trial: trial.seed), plain, facts)
+        for group in groups.values()
+        for figure in _figures_of(group[0], facts)
+    ]
+
+
+def _facts(study: StudyRecord) -> DataFacts:
+    data = study.identity["data"]
+    channels, height, width = data["input_shape"]
+    train, validation, test = data.get("sizes", (0, 0, 0))
+    return DataFacts(
+        data["name"],
+        (channels, height, width),
+        data["classes"],
+        data["split_digest"],
+        (train, validation, test),
+    )
+
+
+def _figures_of(trial: TrialRecord, facts: DataFacts) -> Iterator[PublishedFigure]:
+    """The figures of a trial's attention, on its backbone or its data."""
+    architecture = Architecture.from_json(trial.architecture)
+    blocks = frozenset(placement.block for placement in architecture.placements)
+    near = [
+        figure
+        for figure in FIGURES
+        if figure.blocks == blocks
+        and (figure.backbone == architecture.backbone or _is_data(facts, figure.data))
+    ]
+    if not near:  # most studies: no table of sites is asked for
+        return
+    sites = sites_of(architecture.backbone, facts.of_size(architecture.input_size))
+    yield from (figure for figure in near if figure.is_of(architecture, sites))
+
+
+def _is_data(facts: DataFacts, name: str) -> bool:
+    """Whether these are the data of a figure; a folder is ImageNet by its classes and images."""
+    if name != IMAGENET:
+        return facts.name == name
+    many = sum(facts.sizes[:2]) >= IMAGENET_IMAGES
+    return facts.name == FOLDER and facts.classes == IMAGENET_CLASSES and many
+
+
+def _beside(
+    figure: PublishedFigure,
+    group: Sequence[TrialRecord],
+    plain: Sequence[TrialRecord],
+    facts: DataFacts,
+) -> Beside:
+    partners = {trial.seed: _partner(trial, plain) for trial in group}
+    differences = tuple(
+        trial.accuracy - partner.accuracy
+        for trial in group
+        if (partner := partners[trial.seed]) is not None
+        and trial.accuracy is not None
+        and partner.accuracy is not None
+    )
+    why = tuple(_obstacles(figure, group[0], facts, len(differences)))
+    return Beside(figure, tuple(group), differences, why)
+
+
+def _partner(trial: TrialRecord, plain: Sequence[TrialRecord]) -> TrialRecord | None:
+    """No attention in the same backbone at the same seed and settings."""
+    return next(
+        (
+            other
+            for other in plain
+            if other.seed == trial.seed
+            and other.architecture["backbone"] == trial.architecture["backbone"]
+            and other.architecture["input_size"] == trial.architecture["input_size"]
+            and _settings(other) == _settings(trial)
+        ),
+        None,
+    )
+
+
+def _settings(trial: TrialRecord) -> Mapping[str, Any]:
+    return {name: value for name, value in trial.training.items() if name not in OF_ATTENTION}
+
+
+def _obstacles(
+    figure: PublishedFigure, trial: TrialRecord, facts: DataFacts, pairs: int
+) -> Iterator[str]:
+    """Why a figure and a candidate cannot be compared."""
+    backbone, epochs = trial.architecture["backbone"], trial.training["epochs"]
+    if figure.differs:
+        yield figure.differs
+    if not _is_data(facts, figure.data):
+        yield f"another data set: {figure.data}, here {facts.name}"
+    if figure.backbone != backbone:
+        yield f"another backbone: {figure.backbone}, here {backbone}"
+    if figure.epochs and figure.epochs != epochs:
+        yield f"other epochs: {figure.epochs}, here {epochs}"
+    if figure.baseline is None:
+        yield "the source has no figure without attention"
+    if pairs < 2:
+        yield "one seed only" if pairs else "no attention has no result at the same seeds"
+
+
+# For the terminal. -------------------------------------------------------------------------------
+
+
+def beside_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Published figures beside a study's, as ``Beside.to_json`` gives them."""
+    shown = [
+        (
+            row["label"],
+            f"{row['published']:g} % {row['measure']}",
+            _points(row["published_difference"]),
+            output.percent(row["accuracy"]),
+            _points(row["difference"]),
+            " to ".join(_points(end) for end in row["interval"] or ()),
+            row["seeds"],
+            "; ".join([row["verdict"], *row["why"]]),
+            row["network"] + ", " + row["data"],
+        )
+        for row in rows
+    ]
+    columns = ["block", "published", "vs none", "ours", "vs none", "95 % interval"]
+    columns += ["seeds", "verdict", "published network"]
+    return output.table("Published figures", columns, shown, droppable=("published network",))
+
+
+def _points(difference: float | None) -> str:
+    return "" if difference is None else f"{100 * difference:+.2f}"
