@@ -17,9 +17,10 @@ from search.outcome import EpochResult
 from search.plan import make_plan
 from search.recording import from_curve
 from search.samplers import SAMPLERS
+from spaces.document import AttentionSection, Document, StudySection
 from spaces.metrics import METRICS
 from spaces.recipes import RECIPES
-from spaces.space import parse_space
+from spaces.space import load_space, parse_space, shipped_spaces
 from spaces.training import OPTIMIZERS, SCHEDULES
 from spaces.training_section import SETTINGS, TrainingSection
 
@@ -126,7 +127,7 @@ def test_no_figure_is_left_to_fill_in(name):
     [
         *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
         *("docs/backbones.md", "docs/data.md", "docs/devices.md", "docs/explain.md"),
-        *("docs/measurements.md", "docs/speed.md", "docs/training.md"),
+        *("docs/measurements.md", "docs/spaces.md", "docs/speed.md", "docs/training.md"),
     ],
 )
 def test_files_that_are_named_are_there(name):
@@ -159,3 +160,44 @@ def test_recipes_of_the_documentation_are_the_recipes():
         assert (
             f"{recipe.settings['learning_rate']:g} for {recipe.settings['reference_batch']}" in row
         )
+
+
+SPACES = (ROOT / "docs" / "spaces.md").read_text(encoding="utf-8")
+SECTION_KEYS = [f"attention.{name}" for name in AttentionSection.model_fields]
+
+
+@pytest.mark.parametrize(
+    "key", [*(n for n in Document.model_fields if n != "attention"), *SECTION_KEYS]
+)
+def test_every_key_of_a_space_file_is_in_the_table(key):
+    assert re.search(rf"^\| `{key}` \|", SPACES, re.M)
+
+
+@pytest.mark.parametrize("key", StudySection.model_fields)
+def test_every_default_of_the_command_line_is_in_the_table(key):
+    (row,) = [line for line in SPACES.splitlines() if line.startswith("| `study` |")]
+    assert f"`{key}`" in row
+
+
+@pytest.mark.parametrize("name", shipped_spaces())
+def test_every_shipped_space_stands_there_with_its_question(name):
+    (row,) = [line for line in SPACES.splitlines() if line.startswith(f"| `{name}` |")]
+    space = load_space(name)
+    assert row.split("|")[2].strip() == space.question
+    assert all(str(backbone) in row for backbone in space.backbones.values)
+    assert space.study["data"].replace("cifar", "CIFAR-") in row
+
+
+def test_the_space_of_the_documentation_is_one():
+    (text,) = re.findall(r"```yaml\n(.*?)```", SPACES, re.S)
+    space = parse_space(text)
+    assert list(space.rules.whens) == ["position"]
+    assert len(space.rules.forbidden) == 2
+
+
+def test_the_python_of_the_documentation_makes_the_same_space_twice():
+    (code,) = re.findall(r"```python\n(.*?)```", SPACES, re.S)
+    names = {}
+    exec(code.partition("result = ")[0], names)
+    assert names["space"].digest == names["same"].digest
+    assert (names["space"].epochs, names["changed"].epochs) == (2, 3)
