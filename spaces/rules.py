@@ -198,9 +198,12 @@ class Rules:
     def in_order(self, names: Iterable[str]) -> list[str]:
         """Training settings, each behind those that decide about it, else in their order."""
         left, ordered = list(names), []
+        if not self.whens:
+            return left
         while left:
-            ready = [name for name in left if not (self._deciders(name) & set(left) - {name})]
-            ordered.append((ready or left)[0])  # the reader has refused circles
+            # The reader has refused circles, so that one of them is always ready.
+            ready = (name for name in left if not (self._deciders(name) & set(left) - {name}))
+            ordered.append(next(ready, left[0]))
             left.remove(ordered[-1])
         return ordered
 

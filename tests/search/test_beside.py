@@ -1,14 +1,25 @@
 """Candidates beside published figures: matched by network and data, judged by an interval."""
 
+import io
 import math
 
 import pytest
 from instant import PROVENANCE
+from rich.console import Console
+from typer.testing import CliRunner
 
 from blocks.architecture import architecture_cost
 from reports.page import write_report
 from search import show
-from search.beside import CANNOT, CONSISTENT, NOT_CONSISTENT, beside_published, t_interval
+from search.beside import (
+    CANNOT,
+    CONSISTENT,
+    NOT_CONSISTENT,
+    beside_published,
+    beside_table,
+    t_interval,
+)
+from search.cli import app
 from search.database import open_for_reading, open_for_writing, storage_url
 from search.outcome import EpochResult, Outcome
 from search.store import NewTrial, Store, read_study, read_trials
@@ -177,3 +188,20 @@ def test_a_study_of_nothing_published_says_nothing(filled, storage, tmp_path):
     engine.dispose()
     page = write_report("mine", storage=storage, output=tmp_path / "r.html").read_text("utf-8")
     assert "Beside published figures" not in page
+
+
+def test_the_terminal_has_a_table_of_them(filled, storage):
+    filled(paired([0.003, 0.005, 0.007]))
+    done = CliRunner().invoke(app, ["show", "mine", "--storage", storage])
+    assert done.exit_code == 0
+    engine = open_for_reading(storage_url(storage))
+    rows = show.study_data(engine, "mine")["published"]
+    engine.dispose()
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(beside_table(rows))
+    text = console.export_text()
+    assert "91.44 % accuracy" in text
+    assert "+0.48" in text
+    # 0.005 +- 4.302653 x 0.002 / sqrt(3): three pairs, 0.5 points.
+    assert "+0.00 to +1.00" in text
+    assert "consistent" in text
