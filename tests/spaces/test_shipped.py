@@ -1,6 +1,7 @@
 """The shipped spaces: each loads, asks a question, plans, and builds what it proposes."""
 
 import random
+import re
 from contextlib import suppress
 
 import pytest
@@ -206,3 +207,12 @@ def test_per_stage_holds_one_block_everywhere():
     # within at one; eca and simam at 2 places each: 8.
     found = distinct_candidates(space, facts_of(space))
     assert len(found) == 5 * 8**3
+
+
+@EVERY_SPACE
+def test_what_the_comment_says_to_set_can_be_set(name):
+    lines = shipped_spaces()[name].read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+    found = re.findall(r'--set (?:"([^"]+)"|(\S+))', comment)
+    overrides = [quoted or plain.rstrip(".,;`") for quoted, plain in found]
+    assert load_space(name, overrides=overrides).source.startswith(name)
