@@ -11,6 +11,7 @@ The tree::
     |-- CheckpointError       a file of weights that cannot be read or does not fit
     |-- DataError             a data set that is unknown or not there
     `-- StudyError            a study or database that cannot be opened, continued or shown
+        `-- StorageFault      the database of a running study can no longer be written: exit code 1
 
 Every message says where, what was given, what is allowed, and the cure.
 """
@@ -55,6 +56,10 @@ class DataError(ToolError):
 
 class StudyError(ToolError):
     """A study or its database cannot be opened, continued or shown."""
+
+
+class StorageFault(StudyError):  # noqa: N818 - a fault of the surroundings
+    """The database of a running study can no longer be written."""
 
 
 def suggestion(word: object, allowed: Iterable[str]) -> str:

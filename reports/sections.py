@@ -80,7 +80,7 @@ def is_unfinished(records: StudyRecords) -> bool:
 def status_words(records: StudyRecords) -> str:
     """How far the study has come, or why it ended."""
     study = records.study
-    if not is_unfinished(records):
+    if not is_unfinished(records) or (study.note and study.status not in (WAITING, RUNNING)):
         return study.note
     done = sum(trial.state in FINISHED for trial in records.trials)
     wanted = study.settings.get("trials")

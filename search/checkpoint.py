@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from search.outcome import Assignment
 from search.training import Progress
 
 SECONDS_BETWEEN = 30.0
+FULL = ("PytorchStreamWriter", "inline_container", "iostream")  # torch's words for a full disk
 
 
 def training_identity(assignment: Assignment, provenance: dict[str, Any]) -> str:
@@ -59,6 +61,7 @@ class Checkpoint:
         self.path = Path(path) if path else None
         self.identity = identity
         self.seconds = seconds
+        self.problem = ""
         self._last = time.monotonic()
 
     def read(self) -> dict[str, Any] | None:
@@ -75,11 +78,19 @@ class Checkpoint:
         return state
 
     def keep(self, progress: Progress) -> None:
-        """Write the state, if the last one is old enough."""
+        """Write the state, if the last one is old enough; ``problem`` says why that failed."""
         if self.path is None or time.monotonic() - self._last < self.seconds:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_suffix(f".{os.getpid()}.part")
-        torch.save({"identity": self.identity, "state": progress.state()}, beside)
-        os.replace(beside, self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"identity": self.identity, "state": progress.state()}, beside)
+            os.replace(beside, self.path)
+            self.problem = ""
+        except (OSError, RuntimeError) as error:
+            if not isinstance(error, OSError) and not any(word in str(error) for word in FULL):
+                raise
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            self.problem = f"could not be written: {error}".splitlines()[0]
         self._last = time.monotonic()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from blocks.errors import StudyError, ToolError
+from blocks.errors import StorageFault, StudyError, ToolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STORAGE = "sqlite:///studies.db"
 INTERRUPTED = 130
+RETRY_FAILED = " --retry-failed"
 DATA_NAMES = "digits, fashion-mnist, mnist, cifar10, cifar100, svhn, fer2013, folder"
 
 app = typer.Typer(
@@ -182,6 +183,36 @@ def run(
             show_default=False,
         ),
     ] = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(
+            help="Begin no trial once the study has been run for so long, over restarts: 90s, 30m,"
+            " 2h, 1d, 1h30m, or none. (default: none)",
+            metavar="TIME",
+        ),
+    ] = None,
+    device_hours: Annotated[
+        str | None,
+        typer.Option(
+            help="Begin no trial once attempts have taken so many hours of GPUs, or of processes on"
+            " a processor, over restarts; or none. (default: none)",
+            metavar="HOURS",
+        ),
+    ] = None,
+    patience: Annotated[
+        str | None,
+        typer.Option(
+            help="Begin no trial once the front has not moved for so many, or none. (default:"
+            " none)",
+            metavar="N",
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed", help="Train failed trials again, under their numbers and seeds."
+        ),
+    ] = False,
     report: Annotated[
         str | None,
         typer.Option(help="Where the report goes. (default: STUDY-report.html)", metavar="PATH"),
@@ -196,9 +227,11 @@ def run(
     """Run a study, or go on with it; ends with the front and the report's path.
 
     A setting without a flag is the stored study's, else the space file's, else the default.
-    Interrupted or killed, the same command goes on where it stopped.
+    Interrupted or killed, the same command goes on where it stopped; so it does after a budget has
+    ended it, with a larger one.
 
-    Example: search run --space attention.yaml --trials 40
+    Examples: search run --space attention.yaml --trials 40; search run --space attention.yaml
+    --trials 500 --time-limit 2h --patience 50
     """
     from reports.page import check_place, report_path
     from search.devices import read_gpus
@@ -231,6 +264,10 @@ def run(
         latency=latency,
         keep_weights=keep_weights,
         target_accuracy=target_accuracy,
+        time_limit=time_limit,
+        device_hours=device_hours,
+        patience=patience,
+        retry_failed=retry_failed,
     )
     check_place(report_path(plan.study, report))
     if look and plan.keep_weights == "none":
@@ -268,9 +305,10 @@ def _close_result(result: StudyResult, storage: str, report: str | None) -> None
     if result.front:
         title = f"Front of {result.study}: {len(result.front)} of {len(result.trials)} trials"
         output.results.print(front_table(result.trials, result.front, title=title))
+    note = "" if result.stopped else result.note  # what has stopped it is said at the end
     for remark in (
         result.rejected,
-        result.note,
+        note,
         result.warning and f"Optuna's mirror: {result.warning}",
     ):
         if remark:
@@ -280,9 +318,15 @@ def _close_result(result: StudyResult, storage: str, report: str | None) -> None
     if result.weights:
         typer.echo(f"weights: {output.clean(result.weights)}")
     typer.echo(f"report: {path}")
+    if result.stopped:
+        raise StoppedError(result.stopped)
     if not result.succeeded:
         errors = {trial.error for trial in result.trials if trial.error}
         raise NothingSucceededError(next(iter(sorted(errors)), "no trial has ended"))
+
+
+class StoppedError(Exception):
+    """The study has stopped itself, because the same mistake ended too many trials."""
 
 
 class NothingSucceededError(Exception):
@@ -357,8 +401,8 @@ def show_study(
         if trial is not None and study is not None:
             data = show.one_trial_data(engine, study, trial, target=target_accuracy)
             if form == "table":
-                for table in trial_view.trial_tables(data):
-                    output.results.print(table)
+                for part in trial_view.trial_tables(data):
+                    output.results.print(part)
             else:
                 output.emit(output.csv_text([data]) if form == "csv" else output.json_text(data))
             return
@@ -727,11 +771,20 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         code = _run(arguments)
+    except StorageFault as error:
+        if debug:
+            raise
+        _say(f"{error}; then go on with: {_resume_command()}")
+        code = 1
     except ToolError as error:
         if debug:
             raise
         _say(str(error))
         code = 2
+    except StoppedError as error:
+        again = _resume_command().removesuffix(RETRY_FAILED) + RETRY_FAILED
+        _say(f"{error}. Once it is mended, go on with: {again}")
+        code = 1
     except NothingSucceededError as error:
         _say(f"no trial succeeded: {error}")
         code = 1

@@ -13,8 +13,9 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, Oper
 
 from blocks.errors import StudyError
 from search import tables
+from search.faults import fault_of
 
-BUSY_SECONDS = 60
+BUSY_SECONDS = 10
 DEFAULT_STORAGE = "sqlite:///studies.db"
 
 
@@ -84,7 +85,7 @@ def open_for_writing(url: URL) -> Engine:
         event.listen(engine, "begin", _begin_immediate)
     else:
         engine = create_engine(url)
-    with _explained(url, engine), engine.begin() as connection:
+    with explained(url, engine), engine.begin() as connection:
         tables.metadata.create_all(connection)
         if connection.execute(select(tables.schema.c.version)).first() is None:
             connection.execute(insert(tables.schema).values(version=tables.SCHEMA_VERSION))
@@ -108,7 +109,7 @@ def open_for_reading(url: URL) -> Engine:
         engine = _read_only_sqlite(url)
     else:
         engine = create_engine(url)
-    with _explained(url, engine), engine.connect() as connection:
+    with explained(url, engine), engine.connect() as connection:
         if not inspect(connection).has_table(tables.studies.name):
             raise StudyError(f"{shown(url)} holds no studies of this tool; name another --storage")
         _check_version(connection, url)
@@ -122,7 +123,7 @@ def _read_only_sqlite(url: URL) -> Engine:
         engine = create_engine(
             f"sqlite:///file:{path}?{mode}&uri=true", connect_args={"timeout": BUSY_SECONDS}
         )
-        with _explained(url, engine):
+        with explained(url, engine):
             try:
                 with engine.connect() as connection:
                     connection.exec_driver_sql("SELECT name FROM sqlite_master").first()
@@ -157,20 +158,33 @@ def _check_version(connection: Connection, url: URL) -> None:
 
 
 @contextmanager
-def _explained(url: URL, engine: Engine) -> Iterator[None]:
-    """Turn a database's refusal into one line; nothing stays open after one."""
+def explained(url: URL, engine: Engine | None = None) -> Iterator[None]:
+    """Turn a database's refusal into one line; nothing of the engine stays open after one.
+
+    Raises:
+        StudyError: Instead of a database's own error.
+    """
     try:
         yield
     except DatabaseError as error:
-        engine.dispose()
-        reason = str(error.orig).splitlines()[0] if error.orig else str(error)
-        raise StudyError(
+        if engine is not None:
+            engine.dispose()
+        raise StudyError(_refusal(url, error)) from None
+    except StudyError:
+        if engine is not None:
+            engine.dispose()
+        raise
+
+
+def _refusal(url: URL, error: DatabaseError) -> str:
+    reason = str(error.orig).splitlines()[0] if error.orig else str(error)
+    fault = fault_of(error)
+    if fault is None:
+        return (
             f"{shown(url)} cannot be opened: {reason}. Check that it is a database, and that the"
             " file and its folder can be written"
-        ) from None
-    except StudyError:
-        engine.dispose()
-        raise
+        )
+    return f"{shown(url)} cannot be opened: {fault.words} ({reason}); {fault.cure}"
 
 
 def tidy(url: URL) -> None:

@@ -16,21 +16,36 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
 from optuna.distributions import BaseDistribution
 
 from blocks.architecture import Architecture, architecture_cost, has_closed_cost
 from blocks.errors import SiteError
 from blocks.formulas import Cost
+from search.budgets import Front, Spent, ended_words, reached
 from search.database import shown
 from search.even_tuning import next_plain
+from search.failed import retry_failed
+from search.failures import (
+    MAX_DEATHS,
+    MISTAKE,
+    PARENT_ENDED,
+    STOPPED,
+    Deaths,
+    Mistakes,
+    cause_of,
+    last_lines,
+    said,
+)
 from search.front import front_numbers, objective_values
 from search.kept import Keeper, kept_data, kept_words
 from search.outcome import (
     COMPLETE,
     FAILED,
     FINISHED,
+    INTERRUPTED,
+    LOST,
     PRUNED,
     REUSED,
     RUNNING,
@@ -44,6 +59,7 @@ from search.plan import StudyPlan
 from search.provenance import command_line, cpu_name
 from search.samplers import Proposer, mirrored_distributions, proposal_seed
 from search.screen import Screen, rejected_words
+from search.spending import Meter
 from search.store import (
     ACCEPTED,
     IMPOSSIBLE,
@@ -59,6 +75,7 @@ from search.store import (
     read_proposals,
     read_trials,
 )
+from search.watch import Silent, Watch
 from spaces.candidate import Candidate
 from spaces.caps import cap_of, memory_of, still_stands
 from spaces.drawing import (
@@ -75,58 +92,8 @@ from spaces.parameters import Choice, Domain
 from spaces.training import Training
 
 MAX_DRAWS = 100
-MAX_LOST = 3
 OPEN = "open"
-
-
-class Watch(Protocol):
-    """Who wants to know how a study goes; all are called in the parent's one thread."""
-
-    def preparing(self, words: str) -> None:
-        """Something takes a moment before the study is run."""
-
-    def began(self, study: Study) -> None:
-        """The study is about to be run."""
-
-    def epoch(self, trial: TrialRecord, result: EpochResult) -> None:
-        """A trial has trained one more epoch."""
-
-    def finished(self, trial: TrialRecord) -> None:
-        """A trial has ended."""
-
-    def lost(self, trial: TrialRecord, cause: str) -> None:
-        """A trial's worker has died."""
-
-    def tick(self) -> None:
-        """Some time has passed."""
-
-    def ended(self) -> None:
-        """The study is no longer run."""
-
-
-class Silent:
-    """A watch that says nothing."""
-
-    def preparing(self, words: str) -> None:
-        """Say nothing."""
-
-    def began(self, study: Study) -> None:
-        """Say nothing."""
-
-    def epoch(self, trial: TrialRecord, result: EpochResult) -> None:
-        """Say nothing."""
-
-    def finished(self, trial: TrialRecord) -> None:
-        """Say nothing."""
-
-    def lost(self, trial: TrialRecord, cause: str) -> None:
-        """Say nothing."""
-
-    def tick(self) -> None:
-        """Say nothing."""
-
-    def ended(self) -> None:
-        """Say nothing."""
+OUT_OF_BUDGET = "out of budget"
 
 
 @dataclass(frozen=True)
@@ -144,6 +111,7 @@ class StudyResult:
         weights: How many files of final weights are kept, their size and folder; may be empty.
         rejected: How many candidates the caps have rejected before training, and which caps; may
             be empty.
+        stopped: The end of the traceback of the mistake that stopped it, and how to see the whole.
     """
 
     study: str
@@ -155,6 +123,7 @@ class StudyResult:
     warning: str = ""
     weights: str = ""
     rejected: str = ""
+    stopped: str = ""
 
     @property
     def succeeded(self) -> bool:
@@ -187,7 +156,9 @@ class Study:
         self.waiting: deque[int] = deque()
         self.running: set[int] = set()
         self.short: deque[str] = deque()
-        self.losses: dict[int, int] = {}
+        self.deaths = Deaths()
+        self.mistakes = Mistakes()
+        self.stopped = ""
         self.found: deque[Candidate] = deque()
         self.open_proposals: dict[int, str] = {}
         self._distinct: dict[str, tuple[Candidate, Proposal]] | bool | None = False
@@ -196,6 +167,9 @@ class Study:
             plan.sampler, self.objectives, seed=plan.seed, space=plan.space, data=plan.data
         )
         self.keeper = Keeper(store, plan.storage, self.id, plan.study, plan.keep_weights)
+        self.front = Front(self.objectives)
+        self.meter = Meter(store, self.id, self.owner, plan.devices_of_attempt)
+        self.retried = retry_failed(store, self.id) if plan.retry_failed else []
         self._load(record)
         self._add_baselines()
         self.keeper.tidy()
@@ -217,7 +191,8 @@ class Study:
         for trial in read_trials(self.store.engine, self.id):
             self._know(trial)
             if trial.state == RUNNING:
-                self._put_back(trial, ending="lost", cause="the parent process ended")
+                owner, when = self.meter.cut_off(trial.number)
+                self._put_back(trial, LOST, said(PARENT_ENDED, owner), finished=when)
             if self.plan.latency and trial.state in SUCCEEDED and trial.latency_ratio is None:
                 trial.state = WAITING  # to be timed; its training is kept
             if trial.state == WAITING:
@@ -265,6 +240,8 @@ class Study:
 
     def next_assignment(self) -> Assignment | None:
         """The next trial to evaluate, or None where there is none at the moment."""
+        if self.stopped or self.budget_reached():
+            return None
         while not self.waiting:
             if len(self.trials) >= self.plan.trials or not self._decide():
                 return None
@@ -273,6 +250,7 @@ class Study:
         attempt = self.store.start_attempt(self.id, number, owner=self.owner)
         trial.state = RUNNING
         self.running.add(number)
+        self.meter.started(number)
         trained = _is_trained(trial)
         return Assignment(
             number,
@@ -319,8 +297,15 @@ class Study:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing waits or runs and nothing more is to be decided."""
-        if self.waiting or self.running:
+        """Whether nothing runs and nothing more is to be begun."""
+        if self.running:
+            return False
+        return bool(self.stopped or self.budget_reached()) or self._is_done
+
+    @property
+    def _is_done(self) -> bool:
+        """Whether nothing waits and nothing more is to be decided."""
+        if self.waiting:
             return False
         return len(self.trials) >= self.plan.trials or (bool(self.note) and not self.found)
 
@@ -677,6 +662,8 @@ class Study:
         trial.seconds = outcome.seconds
         trial.finished = now()
         trial.measurements |= {(s, m): value for s, m, value in outcome.measurements}
+        if outcome.state == FAILED:
+            self._note_mistake(trial, outcome)
         told = self._verdict(trial)
         content = {**provenance, **self.plan.place.provenance, "command": command_line()}
         if self.plan.because:
@@ -694,6 +681,7 @@ class Study:
         self._settle_weights()
         self._checkpoint(number).unlink(missing_ok=True)
         self.running.discard(number)
+        self.meter.ended(number)
         if outcome.found is not None:
             self._expect(number, outcome.found)
         if told is not None:
@@ -716,15 +704,23 @@ class Study:
         trials = list(self.trials.values())
         self.keeper.settle(trials, lambda: front_numbers(trials, self.objectives))
 
-    def on_lost(self, number: int, cause: str) -> None:
-        """A worker died over a trial: let it wait for another attempt, a few times."""
+    def on_lost(self, number: int, cause: str, traceback: str = "") -> None:
+        """A worker died over a trial: it waits for another attempt, unless too many have died.
+
+        Args:
+            number: The trial.
+            cause: As ``search.failures.said`` words it.
+            traceback: The worker's last words, where it left some.
+        """
         trial = self.trials[number]
-        self.losses[number] = self.losses.get(number, 0) + 1
-        if self.losses[number] >= MAX_LOST:
-            line = f"{MAX_LOST} workers died over it; the last: {cause}"
-            self.on_finish(number, Outcome(FAILED, error=line), {})
+        if self.deaths.is_too_many(number, trial.epochs, cause):
+            line = f"{MAX_DEATHS} workers died over it; the last: {cause}"
+            name = cause_of(cause, LOST)
+            outcome = Outcome(FAILED, error=line, traceback=traceback, cause=name)
+            self.on_finish(number, outcome, {})
             return
-        self._put_back(trial, ending="lost", cause=cause)
+        self.meter.ended(number)
+        self._put_back(trial, LOST, cause, traceback=traceback)
         trial.state = WAITING
         self.running.discard(number)
         self.waiting.appendleft(number)
@@ -733,13 +729,16 @@ class Study:
         """Put back what is running: it is evaluated again when the study goes on."""
         for number in sorted(self.running):
             trial = self.trials[number]
-            self._put_back(trial, ending="interrupted", cause="the study was stopped")
+            self.meter.ended(number)
+            self._put_back(trial, INTERRUPTED, said(STOPPED, "the study was stopped"))
         self.running.clear()
 
-    def _put_back(self, trial: TrialRecord, *, ending: str, cause: str) -> None:
+    def _put_back(self, trial: TrialRecord, ending: str, cause: str, **more: Any) -> None:
         """Make a trial whose evaluation was cut off what it was before."""
         trial.state = _state_at_rest(trial)
-        self.store.put_back(self.id, trial.number, ending=ending, cause=cause, state=trial.state)
+        self.store.put_back(
+            self.id, trial.number, ending=ending, cause=cause, state=trial.state, **more
+        )
 
     def _verdict(self, trial: TrialRecord) -> tuple[int, str, list[float] | None] | None:
         """What the sampler is to be told of a proposal, once all its replicates have ended."""
@@ -769,6 +768,45 @@ class Study:
     def _tell(self, proposal: int, state: str, values: list[float] | None) -> None:
         self.open_proposals.pop(proposal, None)
         self.proposer.tell(proposal, state, values)
+
+    # What it may spend, and why it ends. ---------------------------------------------------------
+
+    def spent(self) -> Spent:
+        """What the study has spent by now, in this process and in earlier ones."""
+        still = self.front.since_it_moved(self.trials) if self.plan.budgets.patience else 0
+        return Spent(self.meter.seconds, self.meter.device_seconds, still)
+
+    def budget_reached(self) -> str:
+        """The budget that is reached, in words; empty where none is."""
+        return reached(self.plan.budgets, self.spent()) if self.plan.budgets.any else ""
+
+    def why_idle(self) -> str:
+        """Why no further trial is begun although something is left to do; empty where none is."""
+        if self.stopped:
+            return "the same mistake has ended too many trials"
+        return "" if self._is_done else self.budget_reached()
+
+    def ending(self) -> tuple[str, str]:
+        """(status, note) of a study that is run no longer, because it has come to an end."""
+        if self.stopped:
+            return "stopped", self.stopped.splitlines()[0]
+        which = "" if self._is_done else self.budget_reached()
+        if which:
+            done = sum(trial.state in FINISHED for trial in self.trials.values())
+            total, waiting = self.plan.trials, len(self.waiting)
+            return OUT_OF_BUDGET, ended_words(which, finished=done, total=total, waiting=waiting)
+        return ("exhausted" if self.note else "finished"), self.note
+
+    def _note_mistake(self, trial: TrialRecord, outcome: Outcome) -> None:
+        """Stop the study where the same mistake has ended too many trials."""
+        same = self.mistakes.note(trial.number, outcome.cause or MISTAKE, outcome.traceback)
+        if same and not self.stopped:
+            numbers = ", ".join(map(str, same))
+            lines = "\n".join(f"  {line}" for line in last_lines(outcome.traceback))
+            self.stopped = (
+                f"stopped: the same mistake has ended trials {numbers} ({outcome.error})\n{lines}\n"
+                f"`search show {self.plan.study} {trial.number}` shows the whole traceback"
+            )
 
     # What it has come to. ------------------------------------------------------------------------
 
@@ -803,10 +841,11 @@ class Study:
             self.objectives,
             trials,
             front_numbers(trials, self.objectives),
-            self.note,
+            self.ending()[1],
             warning,
             kept_words(kept_data(self.keeper.files.values())),
             rejected_words(self.plan.space, self.rejected.values()),
+            self.stopped,
         )
 
 
@@ -866,3 +905,6 @@ def _record(
         macs=cost.macs,
         flops=cost.flops,
     )
+
+
+__all__ = ["Silent", "Study", "StudyResult", "Watch"]

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search import output
+from search.budgets import budget_rows
 from search.engine import Study
 from search.front import front_numbers
 from search.outcome import FINISHED, RUNNING, EpochResult
@@ -64,6 +65,7 @@ def settings_table(study: Study) -> Table:
         ("latency", "timed in turn with the baseline" if plan.latency else "not timed"),
         ("keeping", KEEPING[plan.keep_weights]),
         ("caps", ", ".join(str(c) for c in plan.space.constraints) or "none"),
+        *budget_rows(plan.budgets, study.spent()),
         ("storage", output.clean(study.result().storage)),
     ]
     rows[3:3] = [("", note) for note in plan.place.notes]
@@ -89,7 +91,9 @@ class _Clock:
             return None
         finished = sum(t.state in FINISHED for t in self.study.trials.values())
         remaining = max(0, self.study.plan.trials - finished)
-        return (time.monotonic() - self.started) / self.done * remaining
+        left = (time.monotonic() - self.started) / self.done * remaining
+        limit = self.study.plan.budgets.time_limit
+        return left if limit is None else min(left, max(0.0, limit - self.study.meter.seconds))
 
     def words(self) -> str:
         """Both, for people."""
@@ -137,6 +141,10 @@ class PlainWatch:
             f"trial {trial.number}: {output.clean(cause)}", markup=False, soft_wrap=True
         )
 
+    def said(self, words: str) -> None:
+        """Say it."""
+        output.remarks.print(Text(output.clean(words)))
+
     def tick(self) -> None:
         """Nothing to do."""
 
@@ -182,6 +190,10 @@ class LiveWatch:
         self.messages.append(f"trial {trial.number}: {cause}")
         self._draw()
 
+    def said(self, words: str) -> None:
+        """Say it above the view."""
+        output.remarks.print(Text(output.clean(words)))
+
     def tick(self) -> None:
         """Redraw, a few times a second at most."""
         if time.monotonic() - self.drawn > REFRESH_SECONDS:
@@ -209,6 +221,8 @@ class LiveWatch:
             Text(self.clock.words()),
         )
         parts: list[Any] = [bar, self._running(trials)]
+        budgets = budget_rows(self.study.plan.budgets, self.study.spent())
+        parts += [Text(f"{name}: {words}") for name, words in budgets]
         front = front_numbers(trials, self.study.objectives)
         if front:
             best = sorted(front, key=lambda n: -(self.study.trials[n].accuracy or 0))[:FRONT_ROWS]

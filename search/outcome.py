@@ -12,6 +12,7 @@ from typing import Any
 
 COMPLETE, PRUNED, FAILED, DIVERGED = "complete", "pruned", "failed", "diverged"
 WAITING, RUNNING, REUSED, REJECTED = "waiting", "running", "reused", "rejected"
+LOST, INTERRUPTED = "lost", "interrupted"  # endings of attempts that were cut off
 SUCCEEDED = (COMPLETE, REUSED)
 FINISHED = (COMPLETE, REUSED, PRUNED, FAILED, DIVERGED)
 STATES = (WAITING, RUNNING, *FINISHED, REJECTED)
@@ -131,6 +132,7 @@ class Outcome:
         made: What else belongs to its provenance, such as the epoch it went on from.
         kept: ``sha256`` and ``bytes`` of the file of its final weights, where they were kept.
         answers: By split, which images were right.
+        cause: Why it did not succeed, by a name of ``search.failures``; empty: as the state says.
     """
 
     state: str
@@ -144,6 +146,7 @@ class Outcome:
     made: Mapping[str, Any] | None = None
     kept: Mapping[str, Any] | None = None
     answers: tuple[Answers, ...] = ()
+    cause: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -164,4 +167,5 @@ class Outcome:
             data.get("made"),
             data.get("kept"),
             tuple(Answers.from_json(answers) for answers in data.get("answers", ())),
+            data.get("cause", ""),
         )

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.engine import URL
 
 from blocks.errors import StudyError, listing, suggestion
+from search.budgets import Budgets, read_budgets, stored_budgets
 from search.convergence import check_target
 from search.data_place import DataPlace, settle_data
 from search.database import (
@@ -48,6 +49,9 @@ DEFAULTS: dict[str, Any] = {
     "keep_weights": "front",
     "target_accuracy": None,
     "deterministic": False,
+    "time_limit": None,
+    "device_hours": None,
+    "patience": None,
 }
 
 
@@ -80,6 +84,9 @@ class StudyPlan:
         processes: Processes that train one trial together.
         auto: Whether ``workers`` is only a bound, and the run chooses (``search.concurrency``).
         because: Why there are so many workers, in words; empty where they were given.
+        budgets: What the whole study may spend.
+        limits: The same as they were given, for the study's settings.
+        retry_failed: Whether failed trials are tried again.
     """
 
     space: Space
@@ -106,6 +113,9 @@ class StudyPlan:
     processes: int = 1
     auto: bool = False
     because: str = ""
+    budgets: Budgets = field(default_factory=Budgets)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    retry_failed: bool = False
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -136,8 +146,15 @@ class StudyPlan:
             "keep_weights": self.keep_weights,
             **({"target_accuracy": self.target_accuracy} if self.target_accuracy else {}),
             **({"deterministic": True} if self.deterministic else {}),
+            **self.limits,
             "file": dict(self.space.study),
         }
+
+    @property
+    def devices_of_attempt(self) -> float:
+        """Devices that one attempt takes: its processes, or its share of shared GPUs."""
+        shared = self.workers * self.processes / len(self.gpus) if self.gpus else 1.0
+        return self.processes / max(1.0, shared)
 
     @property
     def artefacts(self) -> Path:
@@ -170,6 +187,10 @@ def make_plan(
     target_accuracy: float | None = None,
     deterministic: bool | None = None,
     processes: int = 1,
+    time_limit: str | float | None = None,
+    device_hours: str | float | None = None,
+    patience: str | int | None = None,
+    retry_failed: bool = False,
 ) -> StudyPlan:
     """Put a space (a file, a shipped one by its name, or a made one) and flags together.
 
@@ -197,6 +218,9 @@ def make_plan(
         "keep_weights": keep_weights,
         "target_accuracy": target_accuracy,
         "deterministic": deterministic,
+        "time_limit": time_limit,
+        "device_hours": device_hours,
+        "patience": patience,
     }
     chosen = _settled(given, loaded, stored)
     _one_of("--sampler", chosen["sampler"], SAMPLERS)
@@ -204,6 +228,7 @@ def make_plan(
     _one_of("--keep-weights", chosen["keep_weights"], KEEP_WEIGHTS)
     if chosen["target_accuracy"] is not None:
         check_target(chosen["target_accuracy"])
+    budgets = read_budgets(chosen)
     _one_of("--device", device, DEVICES)
     _one_of("--data", chosen["data"], names())
     for flag in ("trials", "seeds"):
@@ -249,6 +274,9 @@ def make_plan(
         deterministic=chosen["deterministic"],
         processes=processes,
         auto=workers in (None, AUTO),
+        budgets=budgets,
+        limits=stored_budgets(chosen, budgets),
+        retry_failed=retry_failed,
     )
 
 

@@ -14,9 +14,11 @@ from search import output
 from search.answers import read_classes
 from search.beside import beside_published
 from search.convergence import EPOCHS, SECONDS, check_target, to_target
+from search.failed import read_causes
+from search.failures import cause_of, totals
 from search.front import front_means, front_numbers
 from search.kept import KeptFile, kept_data, read_kept, size_words
-from search.outcome import REJECTED
+from search.outcome import DIVERGED, FAILED, REJECTED
 from search.store import (
     RejectedRecord,
     StudyRecord,
@@ -138,6 +140,10 @@ def study_data(engine: Engine, name: str | None, *, target: float | None = None)
     rejected = read_rejected(engine, study.id)
     kept = read_kept(engine, study.id)
     shown = {trial.number: trial_data(trial, kept.get(trial.number)) for trial in trials}
+    causes = read_causes(engine, study.id)
+    for number, cause in causes:
+        if number in shown and shown[number]["state"] in (FAILED, DIVERGED):
+            shown[number]["cause"] = cause  # of its last attempt
     target = _target(study, target)
     if target is not None:
         curves = read_curves(engine, study.id)
@@ -156,6 +162,8 @@ def study_data(engine: Engine, name: str | None, *, target: float | None = None)
     }
     if target is not None:
         data["target_accuracy"] = target
+    if causes:
+        data["causes"] = totals(cause for _, cause in causes)
     if kept:
         data["weights"] = kept_data(kept.values())
     beside = beside_published(study, trials)
@@ -226,6 +234,7 @@ def one_trial_data(
             "started": attempt.started,
             "finished": attempt.finished,
             "ending": attempt.ending,
+            "kind": cause_of(attempt.cause, attempt.ending),
             "cause": attempt.cause,
             "traceback": attempt.traceback,
             "provenance": attempt.provenance,

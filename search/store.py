@@ -7,13 +7,14 @@ The parent process alone writes, through ``Store``. Reading commands and reports
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import wraps
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, Row, func, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError
@@ -24,12 +25,17 @@ from blocks.formulas import Cost
 from search import tables
 from search.answers import keep_answers, keep_curve, read_further
 from search.convergence import AREA, curve_area
+from search.failures import BY_ENDING, said
+from search.faults import Outlast
 from search.outcome import COMPLETE, REUSED, RUNNING, SUCCEEDED, WAITING, EpochResult, Outcome
 from spaces.candidate import Candidate
 from spaces.metrics import COST, METRICS, SPEED
 from spaces.space import Space
 
 ACCEPTED, REPEATED, OVER_CAP, IMPOSSIBLE = "accepted", "repeated", "rejected", "impossible"
+
+Given = ParamSpec("Given")
+Written = TypeVar("Written")
 
 
 def now() -> str:
@@ -532,6 +538,18 @@ def read_rejected(engine: Engine, study_id: int) -> list[RejectedRecord]:
 # Writing. ----------------------------------------------------------------------------------------
 
 
+def outlasting(
+    write: Callable[Concatenate[Store, Given], Written],
+) -> Callable[Concatenate[Store, Given], Written]:
+    """Make a method of the store, which is one transaction, outlast faults of the database."""
+
+    @wraps(write)
+    def repeated(store: Store, *args: Given.args, **named: Given.kwargs) -> Written:
+        return store.outlast(lambda: write(store, *args, **named))
+
+    return repeated
+
+
 class Store:
     """The writing side, for the one parent that runs a study.
 
@@ -542,6 +560,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.lock = threading.RLock()  # the mirror's thread writes to the same file
+        self.outlast = Outlast(engine.url.render_as_string(hide_password=True))
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -608,6 +627,7 @@ class Store:
             )
         return digest
 
+    @outlasting
     def update_study(self, study_id: int, **values: Any) -> None:
         """Change columns of a study (status, note, owner, settings)."""
         with self.transaction() as connection:
@@ -617,6 +637,7 @@ class Store:
                 .values(**values, changed=now())
             )
 
+    @outlasting
     def finished_elsewhere(self, digest: str, seed: int, study_id: int) -> TrialRecord | None:
         """A complete trial of the same candidate and seed in another study."""
         trial = tables.trials.c
@@ -630,6 +651,7 @@ class Store:
             found = _trials(connection, condition)
         return found[0] if found else None
 
+    @outlasting
     def provenance_of(self, trial: TrialRecord) -> dict[str, Any]:
         """What made a trial's numbers at its last attempt that has ended with some."""
         attempt, made = tables.attempts, tables.provenance
@@ -643,6 +665,7 @@ class Store:
             row = connection.execute(query).first()
         return dict(row.content) if row else {}
 
+    @outlasting
     def add_trials(
         self,
         study_id: int,
@@ -726,6 +749,7 @@ class Store:
                     connection, self._trial_id(connection, study_id, number), measured
                 )
 
+    @outlasting
     def start_attempt(self, study_id: int, number: int, *, owner: str) -> int:
         """Note that a trial is being evaluated.
 
@@ -753,6 +777,7 @@ class Store:
             )
         return int(before) + 1
 
+    @outlasting
     def finish_trial(
         self,
         study_id: int,
@@ -802,13 +827,16 @@ class Store:
             if artefacts:
                 rows = [{"trial_id": trial_id, **artefact} for artefact in artefacts]
                 connection.execute(insert(tables.artefacts), rows)
+            cause = outcome.cause or BY_ENDING.get(outcome.state, "")
+            words = said(cause, outcome.error) if cause else outcome.error
             self._end_attempt(
-                connection, trial_id, outcome.state, outcome.error, outcome.traceback, provenance
+                connection, trial_id, outcome.state, words, outcome.traceback, provenance
             )
             if told is not None:
                 self._tell(connection, study_id, *told)
         return trial_id
 
+    @outlasting
     def tell_proposal(
         self, study_id: int, proposal: int, state: str, values: list[float] | None
     ) -> None:
@@ -831,8 +859,17 @@ class Store:
             .values(state=state, objective_values=values)
         )
 
+    @outlasting
     def put_back(
-        self, study_id: int, number: int, *, ending: str, cause: str, state: str = WAITING
+        self,
+        study_id: int,
+        number: int,
+        *,
+        ending: str,
+        cause: str,
+        state: str = WAITING,
+        traceback: str = "",
+        finished: str | None = None,
     ) -> None:
         """Let a trial whose evaluation was cut off wait for its next attempt.
 
@@ -842,13 +879,17 @@ class Store:
             ending: Of the attempt: lost or interrupted.
             cause: Why.
             state: Of the trial; another than waiting where its training is kept.
+            traceback: What is known of where it was.
+            finished: When the attempt ended; None: now.
         """
         with self.transaction() as connection:
             trial_id = self._trial_id(connection, study_id, number)
             connection.execute(
                 update(tables.trials).where(tables.trials.c.id == trial_id).values(state=state)
             )
-            self._end_attempt(connection, trial_id, ending, cause, "", None)
+            self._end_attempt(
+                connection, trial_id, ending, cause, traceback, None, finished=finished
+            )
 
     def _trial_id(self, connection: Connection, study_id: int, number: int) -> int:
         trial = tables.trials.c
@@ -863,6 +904,8 @@ class Store:
         cause: str,
         traceback: str,
         provenance: Mapping[str, Any] | None,
+        *,
+        finished: str | None = None,
     ) -> None:
         attempt = tables.attempts
         digest = None if provenance is None else self._add_provenance(connection, provenance)
@@ -870,7 +913,7 @@ class Store:
             update(attempt)
             .where(attempt.c.trial_id == trial_id, attempt.c.finished.is_(None))
             .values(
-                finished=now(),
+                finished=finished or now(),
                 ending=ending,
                 cause=cause,
                 traceback=traceback,

@@ -13,15 +13,25 @@ from filelock import FileLock, Timeout
 
 from blocks.errors import StudyError
 from search.concurrency import settled
-from search.database import checkpoint, open_for_writing, shown
+from search.database import (
+    checkpoint,
+    explained,
+    file_of,
+    is_sqlite,
+    open_for_writing,
+    shown,
+)
 from search.determinism import check_deterministic
-from search.engine import Silent, Study, StudyResult, Watch
+from search.engine import Study, StudyResult
+from search.faults import ending_cleanly
 from search.interruption import Interrupted
 from search.kept_split import keep_split
 from search.mirror import Mirror
+from search.mounts import network_warning
 from search.outcome import RUNNING
 from search.plan import StudyPlan, make_plan
 from search.store import Store, StudyRecord, now, read_studies
+from search.watch import Silent, Watch
 from spaces.space import Space, differences
 
 
@@ -83,9 +93,9 @@ def held(plan: StudyPlan, store: Store) -> Iterator[None]:
         StudyError: Another process holds it; which.
     """
     folder = plan.artefacts
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(_lock_path(folder, plan.study))
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         record = _find(store, plan.study)
@@ -94,6 +104,11 @@ def held(plan: StudyPlan, store: Store) -> Iterator[None]:
         raise StudyError(
             f"study {plan.study!r} is being run by {who} since {owner.get('since', '?')}; wait for"
             " it, stop it, or name a new study (--study NAME)"
+        ) from None
+    except OSError as error:
+        raise StudyError(
+            f"{folder} cannot be written: {error.strerror or error}. Make the folder writable, or"
+            " keep results elsewhere (--storage)"
         ) from None
     try:
         yield
@@ -123,11 +138,14 @@ def execute(plan: StudyPlan, watch: Watch | None = None) -> StudyResult:
 
     watch = watch or Silent()
     check_deterministic(plan)
+    if is_sqlite(plan.storage) and (warning := network_warning(file_of(plan.storage))):
+        watch.said(warning)
     engine = open_for_writing(plan.storage)
     store = Store(engine)
     try:
         with held(plan, store):
-            study, extended = open_study(plan, store)
+            with explained(plan.storage):
+                study, extended = open_study(plan, store)
             mirror = Mirror(
                 plan.storage,
                 plan.study,
@@ -137,25 +155,39 @@ def execute(plan: StudyPlan, watch: Watch | None = None) -> StudyResult:
                 lock=store.lock,
                 trials=lambda: list(study.trials.values()),
             )
-            mirror.start(rebuild=extended)
+            mirror.start(rebuild=extended or bool(study.retried))
             study.changed = mirror.changed
-            status = "interrupted"
+            status, note = "interrupted", ""
             try:
                 if not study.is_finished:
                     study.plan = settled(study.plan, study.left, watch.preparing)
+                    study.meter.devices = study.plan.devices_of_attempt
                 watch.began(study)
-                run_locally(study, watch)
-                status = "exhausted" if study.note else "finished"
+                with ending_cleanly(store.outlast):
+                    run_locally(study, watch)
+                status, note = study.ending()
             finally:
                 watch.ended()
-                study.interrupt()
-                study.keeper.close()
-                mirror.close()
-                store.update_study(study.id, status=status, note=study.note)
+                _close(study, mirror, status=status, note=note)
             return study.result(warning=mirror.problem)
     finally:
-        checkpoint(engine)
+        if not store.outlast.given_up:
+            checkpoint(engine)
         engine.dispose()
+
+
+def _close(study: Study, mirror: Mirror, *, status: str, note: str) -> None:
+    """Leave the database as the study stands; one that cannot be written is left as it is."""
+    writable = not study.store.outlast.given_up
+    try:
+        if writable:
+            study.interrupt()
+            study.keeper.close()
+            study.meter.beat(at_once=True)
+    finally:
+        mirror.close()
+    if writable:
+        study.store.update_study(study.id, status=status, note=note)
 
 
 def run_study(
@@ -168,7 +200,7 @@ def run_study(
         watch: Who wants to know how it goes.
         **flags: As the command line's: study, storage, trials, seeds, epochs, data, data_dir,
             download, sampler, workers, device, gpus, processes, deterministic, seed, overrides,
-            includes, extend.
+            includes, extend, time_limit, device_hours, patience, retry_failed.
 
     Returns:
         Trials, front, and why it ended.

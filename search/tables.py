@@ -72,6 +72,19 @@ candidates = Table(
     Column("flops", Integer, nullable=False),
 )
 
+# One row per process that ran a study. seconds: until it was last heard of. devices: that one
+# attempt of its takes (GPUs, or processes on a processor); workers that share a GPU share its time.
+runs = Table(
+    "search_runs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", ForeignKey("search_studies.id"), nullable=False, index=True),
+    Column("owner", Text, nullable=False),
+    Column("started", String(32), nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("devices", Float, nullable=False),
+)
+
 # Every suggestion of the sampler, also those that became no trial: the sampler is replayed from
 # these rows. verdict: accepted, repeated, rejected (over a cap) or impossible (fits no site).
 proposals = Table(
@@ -115,7 +128,8 @@ trials = Table(
     Index("search_trials_by_candidate", "candidate_digest", "seed", "state"),
 )
 
-# One row per start of a trial. ending: a final state, or lost / interrupted.
+# One row per start of a trial. ending: a final state, or lost / interrupted. cause: begins with a
+# name of search.failures where it has not succeeded.
 attempts = Table(
     "search_attempts",
     metadata,

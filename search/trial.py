@@ -21,6 +21,7 @@ from search.checkpoint import Checkpoint, training_identity
 from search.data import Data
 from search.datasets import load_data
 from search.distributed import ALONE, Alone
+from search.failures import MAX_HALVINGS, MISTAKE, NOT_A_NUMBER, OUT_OF_MEMORY
 from search.measure import measure_latency
 from search.outcome import (
     COMPLETE,
@@ -78,6 +79,35 @@ def _start(identity: str, path: str, made_for: MadeFor) -> State:
     return read_identified(identity, path, made_for)
 
 
+NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed")  # in lower case
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device, or the processor, had too little memory; torch has several words."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in NO_MEMORY)
+
+
+class NoMemoryError(Exception):
+    """A batch does not fit the memory, also not in parts."""
+
+    def __init__(self, error: BaseException, parts: int) -> None:
+        line = _line(error)
+        if parts > 1:
+            line += f" (also with the batch in {parts} parts)"
+        super().__init__(line)
+        self.said: dict[str, Any] = {"error": line}
+        if parts > 1:
+            self.said["made"] = {"batch in parts": parts}
+
+
+def _line(error: BaseException) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def evaluate_candidate(
     assignment: Assignment,
     *,
@@ -117,10 +147,14 @@ def evaluate_candidate(
     try:
         said = _trained(assignment, device, note, epochs, checkpoint, division)
     except Diverged as error:
-        return ended(DIVERGED, error=str(error))
+        return ended(DIVERGED, error=str(error), cause=NOT_A_NUMBER)
+    except NoMemoryError as error:
+        return ended(FAILED, **error.said, traceback=traceback.format_exc(), cause=OUT_OF_MEMORY)
     except Exception as error:
-        line = f"{type(error).__name__}: {error}".splitlines()[0]
-        return ended(FAILED, error=line, traceback=traceback.format_exc())
+        line = _line(error)
+        return ended(FAILED, error=line, traceback=traceback.format_exc(), cause=MISTAKE)
+    if checkpoint.problem:
+        said["made"] = {**(said.get("made") or {}), "checkpoint": checkpoint.problem}
     if len(epochs) < Training.from_json(assignment.training).epochs:
         return ended(PRUNED, **said)
     if not division.first:
@@ -152,8 +186,7 @@ def _timed(assignment: Assignment, device: torch.device) -> dict[str, Any]:
         )
         latency = measure_latency(network, baseline, facts.input_shape, device=device)
     except Exception as error:
-        line = f"{type(error).__name__}: {error}".splitlines()[0]
-        return {"error": f"trained, but its latency could not be measured: {line}"}
+        return {"error": f"trained, but its latency could not be measured: {_line(error)}"}
     numbers = latency.numbers()
     if not architecture.placements:
         numbers["latency_ratio"] = 1.0  # it is the baseline: what was measured is chance
@@ -171,21 +204,27 @@ def _trained(
 ) -> dict[str, Any]:
     """What an outcome says of a training: its numbers, answers, weights and findings.
 
-    Where the device has too little memory for a batch, it is computed in two parts, or in as many
-    as it takes: the effective batch stays, and the outcome says it. Several processes do not: they
-    would have to run short of memory at the same step.
+    Where the device has too little memory for a batch, it is computed in two parts, then in four:
+    the effective batch stays, and the outcome says it. Several processes do not: they would have to
+    run short of memory at the same step.
+
+    Raises:
+        NoMemoryError: Four parts do not fit either.
     """
     training = Training.from_json(assignment.training)
+    most = 1 if division.processes > 1 else min(2**MAX_HALVINGS, training.batch_size)
     parts = 1
     while True:
         try:
             said = _evaluated(
                 assignment, training, device, note, epochs, checkpoint, parts, division
             )
-        except torch.OutOfMemoryError:
-            parts *= 2
-            if parts > training.batch_size or division.processes > 1:
+        except Exception as error:
+            if not is_out_of_memory(error):
                 raise
+            if 2 * parts > most:
+                raise NoMemoryError(error, parts) from error
+            parts *= 2
         else:
             break
         epochs.clear()

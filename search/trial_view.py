@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from search import output
 from search.convergence import EPOCHS, SECONDS
@@ -20,8 +21,8 @@ EPOCH_COLUMNS = (
 )
 
 
-def trial_tables(data: Mapping[str, Any]) -> Iterator[Table]:
-    """The tables of one trial.
+def trial_tables(data: Mapping[str, Any]) -> Iterator[Table | Text]:
+    """The tables of one trial, and the traceback of its last attempt where that left one.
 
     Args:
         data: As ``search.show.one_trial_data`` gives it.
@@ -38,6 +39,24 @@ def trial_tables(data: Mapping[str, Any]) -> Iterator[Table]:
             yield output.table(title, columns, _classes(data["classes"][split]))
     if data["curve"]:
         yield output.table("Epochs", EPOCH_COLUMNS, _epochs(data["curve"]))
+    yield from _attempts(data["attempts"])
+
+
+def _attempts(attempts: Sequence[Mapping[str, Any]]) -> Iterator[Table | Text]:
+    """How its attempts ended, where one of them did not succeed."""
+    if not any(attempt["kind"] for attempt in attempts):
+        return
+    rows = [
+        (a["number"], _moment(a["started"]), a["ending"] or "running", a["cause"]) for a in attempts
+    ]
+    yield output.table("Attempts", ("attempt", "started", "ending", "cause"), rows)
+    traceback = attempts[-1]["traceback"]
+    if traceback:
+        yield Text(output.clean(f"Traceback of attempt {attempts[-1]['number']}:\n{traceback}"))
+
+
+def _moment(time: str) -> str:
+    return time[:19].replace("T", " ")
 
 
 def _facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -56,10 +75,17 @@ def _facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("weights", _weights(data)),
         ("time", output.duration(data["seconds"])),
         ("starts", str(len(data["attempts"]))),
+        ("batch in parts", _parts(data["attempts"])),
         ("reused from", data.get("origin", "")),
         ("error", data.get("error", "")),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _parts(attempts: Sequence[Mapping[str, Any]]) -> str:
+    """In how many parts its batch was computed, where it did not fit the memory."""
+    parts = attempts[-1]["provenance"].get("batch in parts") if attempts else None
+    return f"{parts}, for want of memory; the step is the same" if parts else ""
 
 
 def _target(data: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import faulthandler
 import json
 import os
 import queue
@@ -103,6 +104,7 @@ def main() -> None:
     # Results go to the pipe; what libraries print goes to standard error.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    faulthandler.enable()  # a fault in native code says where it was
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     reader = threading.Thread(target=_read_messages, args=(sys.stdin, messages), daemon=True)
     reader.start()

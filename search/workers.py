@@ -22,11 +22,13 @@ from types import FrameType
 from typing import Any
 
 from blocks.errors import StudyError
+from search.deaths import death_cause, memory_kills, telling_line
 from search.devices import environment_of, gpus_of
-from search.engine import Study, Watch
+from search.engine import Study
 from search.interruption import Interrupted
 from search.outcome import FAILED, Assignment, EpochResult, Outcome
 from search.plan import StudyPlan
+from search.watch import Watch
 from spaces.candidate import Candidate
 
 TICK_SECONDS = 0.25
@@ -47,6 +49,8 @@ class Worker:
         self.assignment: Assignment | None = None
         self.ready = False
         self.provenance: dict[str, Any] = {}
+        self.last_words = ""
+        self._memory_kills = memory_kills()
         self._buffer = b""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         self.process = subprocess.Popen(
@@ -93,13 +97,13 @@ class Worker:
         return [json.loads(line) for line in lines if line], ended
 
     def cause_of_death(self) -> str:
-        """Why it has ended, with its last words."""
+        """Why it has ended, as it is stored; ``last_words`` is then what it left."""
         code = self.process.wait()
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         size = self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, size - TAIL_BYTES))
-        words = self._errors.read().decode(errors="replace").strip().splitlines()
-        return f"its worker ended with {how}" + (f": {words[-1]}" if words else "")
+        self.last_words = self._errors.read().decode(errors="replace").strip()
+        starved = memory_kills() > self._memory_kills
+        return death_cause(code, telling_line(self.last_words), starved=starved)
 
     def close(self, *, at_once: bool) -> None:
         """End the process: politely, or at once."""
@@ -147,6 +151,7 @@ class Pool:
         self.asking = 0  # the slot for which an assignment is being chosen
         self.stopped: list[int] = []
         study.screen.time = self._time
+        self.announced = ""
 
     def run(self, stopped: list[int]) -> None:
         """Keep the workers busy until the study ends or a signal arrives.
@@ -159,10 +164,13 @@ class Pool:
         while True:
             self._check_stopped()
             self._assign()
-            if not any(worker and worker.assignment for worker in self.slots):
+            running = sum(bool(worker and worker.assignment) for worker in self.slots)
+            if not running:
                 return
+            self._announce(running)
             for key, _ in self.selector.select(TICK_SECONDS):
                 self._hear(key.data)
+            self.study.meter.beat()
             self.watch.tick()
 
     def _assign(self) -> None:
@@ -204,6 +212,14 @@ class Pool:
             if ended:
                 worker.assignment = None  # no trial is lost with it
                 return Outcome(FAILED, error=self._bury(self.asking, worker))
+
+    def _announce(self, running: int) -> None:
+        """Say once why no further trial is begun although there is something left to do."""
+        why = self.study.why_idle()
+        if why and why != self.announced:
+            what = "1 trial that runs is" if running == 1 else f"{running} trials that run are"
+            self.watch.said(f"{why}: no further trial is begun; {what} finished")
+        self.announced = why
 
     def _hear(self, index: int) -> None:
         worker = self.slots[index]
@@ -248,7 +264,7 @@ class Pool:
                 raise StudyError(f"workers cannot start: {cause}. `search doctor` says what works")
         if worker.assignment is not None:
             number = worker.assignment.trial
-            self.study.on_lost(number, cause)
+            self.study.on_lost(number, cause, worker.last_words)
             self.watch.lost(self.study.trials[number], cause)
         return cause
 
@@ -291,6 +307,7 @@ def run_locally(study: Study, watch: Watch) -> None:
     pool = Pool(study, watch)
     done = False
     with _noted_signals() as stopped:
+        study.store.outlast.arm(watch.said, lambda: bool(stopped))
         try:
             pool.run(stopped)
             done = True

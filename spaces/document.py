@@ -33,6 +33,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from blocks import backbone, registry
 from blocks.errors import BackboneError, BlockError, listing, suggestion
+from spaces.duration import DurationText
 from spaces.metrics import CAPPED, METRICS, OBJECTIVES
 from spaces.places import Mask, MaskItem, PlacementItem, PlacementName, PositionName
 from spaces.rules import Bounds, Conditions
@@ -324,6 +325,7 @@ KeepName = Annotated[
     Names(lambda: KEEP_WEIGHTS),
 ]
 Target: Any = number("a share above 0 and up to 1", exclusiveMinimum=0, maximum=1)
+Hours: Any = number("a number of hours above 0", exclusiveMinimum=0)
 OptionChoices: Any = choices(Scalar, list[Item])
 OptionTable: Any = dict[StrictStr, OptionChoices]
 
@@ -376,6 +378,9 @@ class StudySection(Section):
     keep_weights: KeepName | None = None
     target_accuracy: Target = None
     tune_baseline: bool | None = None
+    time_limit: DurationText = None
+    device_hours: Hours = None
+    patience: PositiveInt | None = None
 
 
 class Document(Section):

@@ -10,10 +10,12 @@ from blocks.conformance import OK
 from blocks.families.classes import FAMILIES
 from search import datasets
 from search.answers import FURTHER
+from search.budgets import NAMES as BUDGETS
 from search.checking import find_subject, findings
 from search.cli import app
 from search.datasets import DATASETS
-from search.outcome import EpochResult
+from search.failures import POLICIES
+from search.outcome import STATES, EpochResult
 from search.plan import make_plan
 from search.recording import from_curve
 from search.samplers import SAMPLERS
@@ -29,6 +31,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BACKBONES = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
 DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 MEASUREMENTS = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
+FAILURES = (ROOT / "docs" / "failures.md").read_text(encoding="utf-8")
 COMMANDS = [c.name or c.callback.__name__ for c in app.registered_commands]
 
 
@@ -127,6 +130,7 @@ def test_no_figure_is_left_to_fill_in(name):
     [
         *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
         *("docs/backbones.md", "docs/data.md", "docs/devices.md", "docs/explain.md"),
+        "docs/failures.md",
         *("docs/measurements.md", "docs/spaces.md", "docs/speed.md", "docs/training.md"),
     ],
 )
@@ -201,3 +205,25 @@ def test_the_python_of_the_documentation_makes_the_same_space_twice():
     exec(code.partition("result = ")[0], names)
     assert names["space"].digest == names["same"].digest
     assert (names["space"].epochs, names["changed"].epochs) == (2, 3)
+
+
+# How studies and trials end. ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_state_of_a_trial_is_explained(state):
+    assert re.search(rf"^\| `{state}` \|", FAILURES, re.M)
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=lambda policy: policy.cause)
+def test_every_cause_is_documented_with_its_ending(policy):
+    (row,) = [line for line in FAILURES.splitlines() if line.startswith(f"| `{policy.cause}` |")]
+    assert f"`{policy.ending}`" in row.split("|")[3]
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_every_budget_is_documented(name):
+    (row,) = [line for line in FAILURES.splitlines() if f"`{name}` |" in line]
+    assert f"`--{name.replace('_', '-')} " in row
+    assert f"--{name.replace('_', '-')} " in README
+    assert f"{name}: " in README

@@ -1,0 +1,150 @@
+"""What can keep a database from being written, and how a running study outlasts it.
+
+A study that runs has a result in hand that took long to come by: it waits for the fault to be
+mended, says so, and writes it then. A study that has not begun is refused at once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sqlalchemy.exc import DBAPIError
+
+from blocks.errors import StorageFault
+from search.output import duration
+
+WAIT_SECONDS = 600.0
+RETRY_SECONDS = 2.0
+
+Written = TypeVar("Written")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One kind of fault.
+
+    Args:
+        words: What is wrong with the database.
+        cure: What is to be done.
+    """
+
+    words: str
+    cure: str
+
+
+# By the beginning of SQLite's name of the error.
+FAULTS = {
+    "SQLITE_FULL": Fault("its disk is full", "make room there"),
+    "SQLITE_BUSY": Fault(
+        "another program keeps it locked",
+        "end what has it open for writing, such as a database browser with unsaved changes",
+    ),
+    "SQLITE_READONLY": Fault(
+        "it can only be read",
+        "make the file and its folder writable (chmod u+w), or keep results elsewhere (--storage)",
+    ),
+    "SQLITE_CANTOPEN": Fault(
+        "it cannot be opened",
+        "check that its folder is there and can be written, or keep results elsewhere (--storage)",
+    ),
+    "SQLITE_IOERR": Fault(
+        "its disk cannot be read or written",
+        "check the disk, its quota, and that it is no network disk that has gone",
+    ),
+}
+
+
+def fault_of(error: DBAPIError) -> Fault | None:
+    """The fault behind a database's error; None where it is of another kind."""
+    if not isinstance(error.orig, sqlite3.Error):
+        return None
+    name = getattr(error.orig, "sqlite_errorname", "") or ""
+    return next((fault for start, fault in FAULTS.items() if name.startswith(start)), None)
+
+
+class Outlast:
+    """Repeats a write that a fault has kept from being made, for a while.
+
+    A write is one transaction: what failed has left nothing behind. Until ``arm`` is called,
+    errors pass as they are.
+
+    Args:
+        place: The database, for people.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.given_up = False
+        self._armed = False
+        self._say: Callable[[str], None] = lambda words: None
+        self._stopped: Callable[[], bool] = lambda: False
+
+    def arm(self, say: Callable[[str], None], stopped: Callable[[], bool]) -> None:
+        """From now on wait.
+
+        Args:
+            say: Told what is waited for.
+            stopped: Whether somebody wants the study to end, so that waiting has none either.
+        """
+        self._say, self._stopped, self._armed = say, stopped, True
+
+    def __call__(self, write: Callable[[], Written]) -> Written:
+        """Write, and again after a fault.
+
+        Raises:
+            StorageFault: The fault has lasted too long.
+        """
+        until: float | None = None
+        while True:
+            try:
+                result = write()
+            except DBAPIError as error:
+                fault = fault_of(error)
+                if fault is None or not self._armed:
+                    raise
+                until = self._wait(fault, until)
+                continue
+            if until is not None:
+                self._say(f"{self.place} can be written again")
+            return result
+
+    def _wait(self, fault: Fault, until: float | None) -> float:
+        clock = time.monotonic()
+        if until is None and not self.given_up:
+            self._say(
+                f"{self.place}: {fault.words}; {fault.cure}. Trying again for"
+                f" {duration(WAIT_SECONDS)}"
+            )
+        end = clock + WAIT_SECONDS if until is None else until
+        if self.given_up or self._stopped() or clock >= end:
+            self.given_up = True
+            raise storage_fault(self.place, fault)
+        time.sleep(RETRY_SECONDS)
+        return end
+
+
+@contextmanager
+def ending_cleanly(outlast: Outlast) -> Iterator[None]:
+    """Inside, an error that nobody has waited for ends the study as one that lasted too long.
+
+    Raises:
+        StorageFault: Instead of the database's own error, where that is a fault.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        fault = fault_of(error)
+        if fault is None:
+            raise
+        outlast.given_up = True
+        raise storage_fault(outlast.place, fault) from error
+
+
+def storage_fault(place: str, fault: Fault) -> StorageFault:
+    """The error that says it."""
+    return StorageFault(f"{place}: {fault.words}. What had finished is kept; {fault.cure}")
