@@ -394,7 +394,6 @@ def show_study(
     """
     from search import output, show, trial_view
     from search.beside import beside_table
-    from search.kept import kept_words
 
     _known_format(form, output.FORMATS)
     with _Reading(storage) as engine:
@@ -417,8 +416,8 @@ def show_study(
         output.results.print(show.trials_table(title, data["trials"], data["front"]))
         if "published" in data:
             output.results.print(beside_table(data["published"]))
-        if "weights" in data:
-            output.results.print(Text(f"weights: {kept_words(data['weights'])}"))
+        for remark in show.remarks(data):
+            output.results.print(Text(output.clean(remark)))
 
 
 def _same_keys(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

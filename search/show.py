@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -15,9 +15,9 @@ from search.answers import read_classes
 from search.beside import beside_published
 from search.convergence import EPOCHS, SECONDS, check_target, to_target
 from search.failed import read_causes
-from search.failures import cause_of, totals
+from search.failures import cause_of, failures_words, totals
 from search.front import front_means, front_numbers
-from search.kept import KeptFile, kept_data, read_kept, size_words
+from search.kept import KeptFile, kept_data, kept_words, read_kept, size_words
 from search.outcome import DIVERGED, FAILED, REJECTED
 from search.store import (
     RejectedRecord,
@@ -185,6 +185,20 @@ def _target(study: StudyRecord, given: float | None) -> float | None:
     if target is not None:
         check_target(target)
     return target
+
+
+def remarks(data: Mapping[str, Any]) -> Iterator[str]:
+    """What is said below a study's table: why it ended, what failed, what is kept.
+
+    Args:
+        data: As ``study_data`` gives it.
+    """
+    if data["note"]:
+        yield data["note"]
+    if "causes" in data:
+        yield f"cut off or failed: {failures_words(data['causes'])}"
+    if "weights" in data:
+        yield f"weights: {kept_words(data['weights'])}"
 
 
 def studies_data(engine: Engine) -> list[dict[str, Any]]:
