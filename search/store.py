@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import wraps
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, Row, func, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError
@@ -34,8 +34,7 @@ from spaces.space import Space
 
 ACCEPTED, REPEATED, OVER_CAP, IMPOSSIBLE = "accepted", "repeated", "rejected", "impossible"
 
-Given = ParamSpec("Given")
-Written = TypeVar("Written")
+Write = TypeVar("Write", bound=Callable[..., Any])
 
 
 def now() -> str:
@@ -538,16 +537,14 @@ def read_rejected(engine: Engine, study_id: int) -> list[RejectedRecord]:
 # Writing. ----------------------------------------------------------------------------------------
 
 
-def outlasting(
-    write: Callable[Concatenate[Store, Given], Written],
-) -> Callable[Concatenate[Store, Given], Written]:
+def outlasting(write: Write) -> Write:
     """Make a method of the store, which is one transaction, outlast faults of the database."""
 
     @wraps(write)
-    def repeated(store: Store, *args: Given.args, **named: Given.kwargs) -> Written:
+    def repeated(store: Store, *args: Any, **named: Any) -> Any:
         return store.outlast(lambda: write(store, *args, **named))
 
-    return repeated
+    return cast(Write, repeated)
 
 
 class Store:
