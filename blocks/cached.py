@@ -4,9 +4,35 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+UNTOUCHED = "ATTENTION_SEARCH_UNTOUCHED"
+
+_remembered: dict[str, str] = {}  # what would have been written, as JSON
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Inside, and in processes that are started inside, no file is written.
+
+    What would be cached is remembered by the process that found it out.
+    """
+    before = os.environ.get(UNTOUCHED)
+    os.environ[UNTOUCHED] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[UNTOUCHED]
+            _remembered.clear()
+
+
+def is_untouched() -> bool:
+    """Whether no file is to be written now."""
+    return bool(os.environ.get(UNTOUCHED))
 
 
 def read_cached(name: str) -> Any:
@@ -15,6 +41,8 @@ def read_cached(name: str) -> Any:
     Args:
         name: Path within the folder.
     """
+    if name in _remembered:
+        return json.loads(_remembered[name])
     try:
         return json.loads(_path(name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -28,6 +56,9 @@ def write_cached(name: str, content: Any) -> None:
         name: Path within the folder.
         content: What JSON can hold.
     """
+    if is_untouched():
+        _remembered[name] = json.dumps(content)
+        return
     path = _path(name)
     beside = path.with_suffix(f".{os.getpid()}.tmp")
     try:

@@ -17,6 +17,7 @@ import typer
 from rich.text import Text
 
 from blocks.errors import StorageFault, StudyError, ToolError
+from search.options import STORAGE, Storage, StudyOptions, with_study_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,10 +25,8 @@ if TYPE_CHECKING:
     from blocks.site import SiteTable
     from search.engine import StudyResult
 
-STORAGE = "sqlite:///studies.db"
 INTERRUPTED = 130
 RETRY_FAILED = " --retry-failed"
-DATA_NAMES = "digits, fashion-mnist, mnist, cifar10, cifar100, svhn, fer2013, folder"
 
 app = typer.Typer(
     name="search",
@@ -40,9 +39,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Storage = Annotated[
-    str, typer.Option(help="Database with the results, as an SQLAlchemy URL.", metavar="URL")
-]
 Format = Annotated[str, typer.Option("--format", help="table, json or csv.", metavar="FORMAT")]
 DataFormat = Annotated[str, typer.Option("--format", help="table or json.", metavar="FORMAT")]
 StudyName = Annotated[
@@ -68,162 +64,8 @@ def _search(
 
 
 @app.command()
-def run(
-    space: Annotated[
-        str,
-        typer.Option(help="A space file, or the name of a shipped space.", metavar="F"),
-    ],
-    study: Annotated[
-        str | None, typer.Option(help="Name of the study. (default: the space's name)")
-    ] = None,
-    storage: Storage = STORAGE,
-    trials: Annotated[
-        int | None,
-        typer.Option(help="The study's total of trials, baseline included. (default: 24)"),
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(help="Trials per candidate, paired by seed. (default: 1)")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs of a trial. (default: the space's, else 12)")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help=f"Data set: {DATA_NAMES}, or your own. (default: digits)")
-    ] = None,
-    data_dir: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the data's files are. (default: where the study last had them, ./data, or"
-            " the user's data folder)",
-            metavar="DIR",
-        ),
-    ] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch the data's files where they are not there.")
-    ] = False,
-    sampler: Annotated[
-        str | None,
-        typer.Option(help="Who proposes: nsga2, tpe, random, grid. (default: nsga2)"),
-    ] = None,
-    pruner: Annotated[
-        str | None, typer.Option(help="Who stops trials early: none. (default: none)")
-    ] = None,
-    workers: Annotated[
-        str | None,
-        typer.Option(
-            help="Trials that train at once, or auto: one per core, on GPUs as many as memory and"
-            " measured throughput say. (default: auto)",
-            metavar="N",
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="Where trials train: cpu or cuda.")] = "cpu",
-    gpus: Annotated[
-        str,
-        typer.Option(
-            help="GPUs to spread workers over, such as 0,1; implies cuda. (default: all visible)"
-        ),
-    ] = "",
-    processes: Annotated[
-        int,
-        typer.Option(
-            "--processes-per-trial",
-            help="Processes that train one trial together, each on a GPU of its own.",
-            metavar="K",
-        ),
-    ] = 1,
-    deterministic: Annotated[
-        bool | None,
-        typer.Option(
-            help="Make trainings on a GPU repeat bit for bit; blocks that cannot are refused."
-            " (default: not)",
-            show_default=False,
-        ),
-    ] = None,
-    executor: Annotated[
-        str, typer.Option(help="Who runs the workers: local (processes on this machine).")
-    ] = "local",
-    seed: Annotated[
-        int | None, typer.Option(help="First seed; replicate r has seed + r. (default: 0)")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Change a key of the space: training.epochs=5.", metavar="KEY=VALUE"
-        ),
-    ] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(help="A Python file with your own blocks or data sets.", metavar="PATH"),
-    ] = None,
-    extend: Annotated[
-        bool, typer.Option(help="Go on although the stored study has another space.")
-    ] = False,
-    latency: Annotated[
-        bool | None,
-        typer.Option(
-            help="Time every complete trial in turn with the baseline; trials that have no"
-            " latency yet are timed, not trained again. (default: where latency_ratio is an"
-            " objective)",
-            show_default=False,
-        ),
-    ] = None,
-    keep_weights: Annotated[
-        str | None,
-        typer.Option(
-            help="Whose final weights are kept beside the database: all, front (and the"
-            " baseline's) or none; what is kept already stays with none. (default: front)",
-            metavar="WHICH",
-        ),
-    ] = None,
-    target_accuracy: Annotated[
-        float | None,
-        typer.Option(
-            help="Say how many epochs and seconds trials need to this validation accuracy, a"
-            " share such as 0.95. (default: none)",
-            show_default=False,
-        ),
-    ] = None,
-    time_limit: Annotated[
-        str | None,
-        typer.Option(
-            help="Begin no trial once the study has been run for so long, over restarts: 90s, 30m,"
-            " 2h, 1d, 1h30m, or none. (default: none)",
-            metavar="TIME",
-        ),
-    ] = None,
-    device_hours: Annotated[
-        str | None,
-        typer.Option(
-            help="Begin no trial once attempts have taken so many hours of GPUs, or of processes on"
-            " a processor, over restarts; or none. (default: none)",
-            metavar="HOURS",
-        ),
-    ] = None,
-    patience: Annotated[
-        str | None,
-        typer.Option(
-            help="Begin no trial once the front has not moved for so many, or none. (default:"
-            " none)",
-            metavar="N",
-        ),
-    ] = None,
-    retry_failed: Annotated[
-        bool,
-        typer.Option(
-            "--retry-failed", help="Train failed trials again, under their numbers and seeds."
-        ),
-    ] = False,
-    report: Annotated[
-        str | None,
-        typer.Option(help="Where the report goes. (default: STUDY-report.html)", metavar="PATH"),
-    ] = None,
-    look: Annotated[
-        bool,
-        typer.Option(
-            "--explain", help="At the end, look at the baseline and the front (search explain)."
-        ),
-    ] = False,
-) -> None:
+@with_study_options
+def run(options: StudyOptions) -> None:
     """Run a study, or go on with it; ends with the front and the report's path.
 
     A setting without a flag is the stored study's, else the space file's, else the default.
@@ -234,48 +76,71 @@ def run(
     --trials 500 --time-limit 2h --patience 50
     """
     from reports.page import check_place, report_path
-    from search.devices import read_gpus
-    from search.plan import EXECUTORS, make_plan
     from search.study import execute
 
-    if executor not in EXECUTORS:
-        raise StudyError(f"--executor {executor!r} is unknown. Allowed: {', '.join(EXECUTORS)}")
-    plan = make_plan(
-        space,
-        study=study,
-        storage=storage,
-        trials=trials,
-        seeds=seeds,
-        epochs=epochs,
-        data=data,
-        data_dir=data_dir,
-        download=download,
-        sampler=sampler,
-        pruner=pruner,
-        workers=workers,
-        device="cuda" if gpus else device,
-        gpus=read_gpus(gpus),
-        processes=processes,
-        deterministic=deterministic,
-        seed=seed,
-        overrides=overrides or (),
-        includes=include or (),
-        extend=extend,
-        latency=latency,
-        keep_weights=keep_weights,
-        target_accuracy=target_accuracy,
-        time_limit=time_limit,
-        device_hours=device_hours,
-        patience=patience,
-        retry_failed=retry_failed,
-    )
-    check_place(report_path(plan.study, report))
-    if look and plan.keep_weights == "none":
-        raise StudyError("--explain looks at kept networks: it needs --keep-weights front, or all")
+    plan = options.plan()
+    check_place(report_path(plan.study, options.report))
     result = execute(plan, _watch())
-    if look and result.front:
-        _look(result.study, storage)
-    _close_result(result, storage, report)
+    if options.look and result.front:
+        _look(result.study, options.storage)
+    _close_result(result, options.storage, options.report)
+
+
+@app.command("plan")
+@with_study_options
+def plan_study(
+    options: StudyOptions,
+    first: Annotated[
+        int, typer.Option(help="How many of the first proposals are shown.", metavar="N")
+    ] = 5,
+    timing: Annotated[
+        bool,
+        typer.Option(
+            "--timing/--no-timing",
+            help="Train three networks for some steps to forecast the time, and measure memory;"
+            " without, torch is not loaded.",
+        ),
+    ] = True,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="What fits into this much time, and which differences it can detect: 64gpu*6h,"
+            " 2cpu*90m, or 8h (of the given workers).",
+            metavar="B",
+        ),
+    ] = None,
+    form: DataFormat = "table",
+) -> None:
+    """Say what search run with the same options would do; nothing is trained, nothing written.
+
+    The size of the space, what caps reject, costs, the first proposals, a stored study's standing,
+    and a forecast of the time. docs/plan.md says how each number comes about.
+
+    Examples: search plan --space attention.yaml; search plan --space attention --budget 2cpu*90m;
+    search plan --space attention --no-timing --format json
+    """
+    from blocks.cached import untouched
+    from reports.page import check_place, report_path
+    from search import output
+    from search.plan_view import plan_parts
+    from search.preview import preview
+
+    _known_format(form, ("table", "json"))
+    with untouched():
+        plan = options.plan(fetch=False)
+        check_place(report_path(plan.study, options.report))
+        found = preview(plan, first=first, timing=timing, budget=budget, say=_remark)
+    if form == "json":
+        output.emit(output.json_text(found))
+        return
+    for part in plan_parts(found):
+        output.results.print(Text(output.clean(part)) if isinstance(part, str) else part)
+
+
+def _remark(words: str) -> None:
+    from search import output
+
+    output.remarks.print(Text(output.clean(words), style="dim"))
 
 
 def _look(study: str, storage: str) -> None:

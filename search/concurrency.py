@@ -36,6 +36,7 @@ WORTH = 1.1  # times the throughput, for more processes
 PROBE_SECONDS = 1.5
 START_SECONDS = 120.0
 GIB = 2**30
+ANSWERS = ("probed", "kept")
 
 
 class ProbeError(Exception):
@@ -69,20 +70,25 @@ def _flops(candidate: Candidate) -> int:
     return architecture_cost(candidate.architecture, sites).flops
 
 
-def peak_bytes(candidates: Sequence[Candidate], plan: StudyPlan) -> float:
-    """The most memory that one process of a trial takes: that of the largest of the candidates."""
+def largest(candidates: Sequence[Candidate]) -> Candidate:
+    """The candidate whose batch keeps the most for its training."""
 
     def kept(candidate: Candidate) -> int:
         sites = sites_of(candidate.architecture.backbone, candidate.data)
         known = kept_for_training(sites, [candidate.architecture])
         return (known[candidate.architecture.digest] or 0) * candidate.training.batch_size
 
-    largest = max(candidates, key=kept)
-    sites = sites_of(largest.architecture.backbone, largest.data)
-    peaks = peaks_of(sites, largest.architecture)
-    _, height, width = largest.data.input_shape
-    copies = COPIES + bool(largest.training.weight_average)
-    training = peaks["training_peak"] * largest.training.batch_size / plan.processes
+    return max(candidates, key=kept)
+
+
+def peak_bytes(candidates: Sequence[Candidate], plan: StudyPlan) -> float:
+    """The most memory that one process of a trial takes: that of the largest of the candidates."""
+    heaviest = largest(candidates)
+    sites = sites_of(heaviest.architecture.backbone, heaviest.data)
+    peaks = peaks_of(sites, heaviest.architecture)
+    _, height, width = heaviest.data.input_shape
+    copies = COPIES + bool(heaviest.training.weight_average)
+    training = peaks["training_peak"] * heaviest.training.batch_size / plan.processes
     evaluation = peaks["inference_peak"] * evaluation_batch(height, width)
     weights = 4 * copies * peaks["params"]
     return MARGIN * (max(training, evaluation) + weights) + _data_bytes(plan) + CONTEXT_BYTES
@@ -179,7 +185,7 @@ def _measured(
 ) -> tuple[int, dict[int, float], str]:
     """(what memory allows, images per second by processes, what went wrong)."""
     memory = 1
-    with Crowd(plan, _assignment(plan, candidate)) as crowd:
+    with Crowd(plan, assignment_of(plan, candidate)) as crowd:
         try:
             memory = max(1, int(crowd.free_bytes() / peak))
             return memory, grown(crowd.speed, min(memory, bound)), ""
@@ -187,7 +193,8 @@ def _measured(
             return memory, {}, f"the throughput could not be measured: {error}"
 
 
-def _assignment(plan: StudyPlan, candidate: Candidate) -> Assignment:
+def assignment_of(plan: StudyPlan, candidate: Candidate) -> Assignment:
+    """What a process is to train of a candidate, to see how fast it is."""
     training = candidate.training.to_json()
     return Assignment(
         0,
@@ -205,13 +212,14 @@ def _assignment(plan: StudyPlan, candidate: Candidate) -> Assignment:
 
 
 class Crowd:
-    """Processes that train one network on the first GPU, to see how fast they are together.
+    """Processes that train networks on the first GPU, to see how fast they are together.
 
     Args:
         plan: Of the study.
-        assignment: What they train.
+        assignment: What they train, unless they are asked to train another.
         seconds: For how long each time.
         patience: Seconds in which processes must have got ready or measured.
+        threads: Of each of them.
     """
 
     def __init__(
@@ -221,8 +229,9 @@ class Crowd:
         *,
         seconds: float = PROBE_SECONDS,
         patience: float = START_SECONDS,
+        threads: int = 1,
     ) -> None:
-        self.plan = replace(plan, gpus=plan.gpus[:1], threads=1)
+        self.plan = replace(plan, gpus=plan.gpus[:1], threads=threads)
         self.assignment = assignment.to_json()
         self.seconds = seconds
         self.patience = patience
@@ -234,6 +243,12 @@ class Crowd:
     def __exit__(self, *exception: object) -> None:
         for worker in self.workers:
             worker.close(at_once=True)
+
+    def start(self, number: int) -> None:
+        """Let so many processes get ready while something else is done."""
+        from search.workers import Worker
+
+        self.workers += [Worker(self.plan, i) for i in range(len(self.workers), number)]
 
     def free_bytes(self) -> float:
         """Of the device's memory, before anything but a process was there.
@@ -251,20 +266,40 @@ class Crowd:
             ProbeError: A process has ended, or does not answer.
         """
         self._ready(number)
-        answers = self._asked(self.workers[:number], self.seconds)
+        answers = self._probed(self.workers[:number], self.seconds)
         return float(sum(answer["images"] / answer["seconds"] for answer in answers))
 
+    def timing(self, assignment: Assignment, number: int) -> list[dict[str, Any]]:
+        """What ``search.probe`` says of one network in so many processes together.
+
+        Raises:
+            ProbeError: A process has ended, or does not answer.
+        """
+        self.start(number)
+        message = {"do": "probe", "assignment": assignment.to_json()}
+        (ready, timed) = (
+            self.asked(self.workers[:number], {**message, "seconds": seconds, "evaluation": looked})
+            for seconds, looked in ((0.0, 0.0), (self.seconds, self.seconds / 4))
+        )
+        return [{**t, "ready": r["ready"]} for r, t in zip(ready, timed, strict=True)]
+
     def _ready(self, number: int) -> list[dict[str, Any]]:
-        from search.workers import Worker
+        already = len(self.workers)
+        self.start(number)
+        return self._probed(self.workers[already:], 0.0)
 
-        new = [Worker(self.plan, index) for index in range(len(self.workers), number)]
-        self.workers += new
-        return self._asked(new, 0.0)
+    def _probed(self, workers: Sequence[Any], seconds: float) -> list[dict[str, Any]]:
+        message = {"do": "probe", "assignment": self.assignment, "seconds": seconds}
+        return self.asked(workers, message)
 
-    def _asked(self, workers: Sequence[Any], seconds: float) -> list[dict[str, Any]]:
-        """What each says to one and the same question, asked of all at once."""
+    def asked(self, workers: Sequence[Any], message: dict[str, Any]) -> list[dict[str, Any]]:
+        """What each says to one and the same question, asked of all at once.
+
+        Raises:
+            ProbeError: A process has ended, or does not answer.
+        """
         for worker in workers:
-            worker.send({"do": "probe", "assignment": self.assignment, "seconds": seconds})
+            worker.send(message)
         answers: dict[int, dict[str, Any]] = {}
         until = time.monotonic() + self.patience
         with selectors.DefaultSelector() as selector:
@@ -275,9 +310,9 @@ class Crowd:
                     raise ProbeError(f"no answer in {self.patience:.0f} seconds")
                 for key, _ in selector.select(0.25):
                     messages, ended = workers[key.data].messages()
-                    for message in messages:
-                        if message["say"] == "probed":
-                            answers[key.data] = message
+                    for said in messages:
+                        if said["say"] in ANSWERS:
+                            answers[key.data] = said
                     if ended:
                         raise ProbeError(workers[key.data].cause_of_death())
         return [answers[index] for index in range(len(workers))]

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 
+from blocks.cached import is_untouched
 from blocks.errors import StudyError
 from search import tables
 from search.faults import fault_of
@@ -116,10 +117,33 @@ def open_for_reading(url: URL) -> Engine:
     return engine
 
 
+def open_if_there(url: URL) -> Engine | None:
+    """Open the database as ``open_for_reading``; None where no study is kept in it yet.
+
+    Raises:
+        StudyError: It cannot be read.
+    """
+    if is_sqlite(url) and not file_of(url).is_file():
+        return None
+    try:
+        return open_for_reading(url)
+    except StudyError as error:
+        if "holds no studies" in str(error):
+            return None
+        raise
+
+
 def _read_only_sqlite(url: URL) -> Engine:
-    """Read-only; where the folder cannot be written (WAL needs that), as an immutable file."""
+    """Read-only; where the folder cannot be written (WAL needs that), as an immutable file.
+
+    A reader of a WAL file leaves files beside it: where nothing is to be touched, a file without a
+    log is read as an immutable one first.
+    """
     path = file_of(url).absolute().as_posix().replace("?", "%3f").replace("#", "%23")
-    for mode in ("mode=ro", "mode=ro&immutable=1"):
+    modes = ["mode=ro", "mode=ro&immutable=1"]
+    if is_untouched() and not _has_log(url):
+        modes.reverse()
+    for mode in modes:
         engine = create_engine(
             f"sqlite:///file:{path}?{mode}&uri=true", connect_args={"timeout": BUSY_SECONDS}
         )
@@ -132,6 +156,12 @@ def _read_only_sqlite(url: URL) -> Engine:
                 continue
         break
     return engine
+
+
+def _has_log(url: URL) -> bool:
+    """Whether a file has a write-ahead log with something in it."""
+    log = Path(f"{file_of(url)}-wal")
+    return log.is_file() and log.stat().st_size > 0
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

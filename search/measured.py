@@ -64,6 +64,16 @@ def peaks_of(table: SiteTable, architecture: Architecture) -> dict[str, int]:
     return known[architecture.digest]
 
 
+def remember(
+    table: SiteTable, kept: dict[str, int | None], peaks: dict[str, dict[str, int]]
+) -> None:
+    """Take over what another process has measured, as these functions return it."""
+    known = _read(table)
+    measured = {**known.get("kept", {}), **kept}
+    at_peak = {**known.get("peaks", {}), **peaks}
+    write_cached(_file(table), {**known, "kept": measured, "peaks": at_peak})
+
+
 def _measured_peaks(table: SiteTable, architecture: Architecture) -> dict[str, int]:
     from blocks.memory import measure_memory
 

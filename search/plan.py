@@ -17,9 +17,7 @@ from search.data_place import DataPlace, settle_data
 from search.database import (
     DEFAULT_STORAGE,
     artefacts_of,
-    file_of,
-    is_sqlite,
-    open_for_reading,
+    open_if_there,
     storage_url,
 )
 from search.datasets import names
@@ -282,14 +280,9 @@ def make_plan(
 
 def stored_study(url: URL, name: str) -> StudyRecord | None:
     """The stored study of this name, if there is one."""
-    if is_sqlite(url) and not file_of(url).is_file():
+    engine = open_if_there(url)
+    if engine is None:
         return None
-    try:
-        engine = open_for_reading(url)
-    except StudyError as error:
-        if "holds no studies" in str(error):
-            return None
-        raise
     try:
         return next((study for study in read_studies(engine) if study.name == name), None)
     finally:

@@ -49,7 +49,7 @@ def open_study(plan: StudyPlan, store: Store) -> tuple[Study, bool]:
     if record is None:
         store.add_study(plan.study, plan.space, identity=plan.identity, settings=plan.settings)
     else:
-        changes = _changes(record, plan)
+        changes = changes_of(record, plan)
         if changes and not plan.extend:
             raise StudyError(_refusal(plan, changes))
         if changes:
@@ -69,7 +69,7 @@ def _find(store: Store, name: str) -> StudyRecord | None:
     return next((study for study in read_studies(store.engine) if study.name == name), None)
 
 
-def _changes(record: StudyRecord, plan: StudyPlan) -> list[str]:
+def changes_of(record: StudyRecord, plan: StudyPlan) -> list[str]:
     """In what a stored study differs from the plan, beside what may change."""
     changes = differences(record.space_content, plan.space.content)
     return changes + differences(record.identity, plan.identity)

@@ -140,6 +140,9 @@ def main() -> None:
         message = messages.get()
         if message["do"] == "leave":
             os._exit(0)  # everything is sent; taking torch down in order would cost a second
+        if message["do"] == "memory":
+            _send(answers, {"say": "kept", **_kept(message)})
+            continue
         if message["do"] == "probe":
             _send(answers, {"say": "probed", **_probed(message, device)})
             continue
@@ -169,7 +172,20 @@ def _probed(message: dict[str, Any], device: torch.device) -> dict[str, Any]:
     from search.probe import probe
 
     assignment = Assignment(**message["assignment"])
-    return probe(assignment, device, seconds=message["seconds"])
+    seconds, evaluation = message["seconds"], message.get("evaluation", 0.0)
+    return probe(assignment, device, seconds=seconds, evaluation=evaluation)
+
+
+def _kept(message: dict[str, Any]) -> dict[str, Any]:
+    """What networks keep in memory for an image, and the peaks of some of them, by digest."""
+    from blocks.architecture import Architecture
+    from blocks.backbone import site_table
+    from search.measured import kept_for_training, peaks_of
+
+    table = site_table(message["backbone"], tuple(message["input_shape"]), message["classes"])
+    asked = [Architecture.from_json(one) for one in message["architectures"]]
+    peaks = {a.digest: peaks_of(table, a) for a in asked} if message["peaks"] else {}
+    return {"kept": kept_for_training(table, asked), "peaks": peaks}
 
 
 if __name__ == "__main__":

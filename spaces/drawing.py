@@ -31,6 +31,7 @@ from spaces.training import Training
 
 LISTED, DRAWN = 2000, 500  # candidates, where a few stand for a space
 ENUMERATION_LIMIT = 50_000
+Known = Callable[[str, Domain], OptionValue | None]
 OF_ATTENTION = ("attention_learning_rate",)  # training settings without a say where there is none
 
 
@@ -366,13 +367,28 @@ def every(ask: Callable[[Choose], T], source: str) -> Iterator[T]:
         script[-1] = (script[-1][0] + 1, script[-1][1])
 
 
-def enumerate_proposals(space: Space, data: DataFacts) -> Iterator[Proposal]:
+def enumerate_proposals(
+    space: Space, data: DataFacts, *, known: Known = lambda name, domain: None
+) -> Iterator[Proposal]:
     """Every proposal of a space that its rules allow, each once, in a fixed order.
+
+    Args:
+        space: What may vary.
+        data: The data set.
+        known: Gives the answers to questions that are not to be walked through; None to others.
 
     Raises:
         SpaceError: The space has a range of numbers.
     """
-    return (proposal for proposal in _all_proposals(space, data) if not proposal.forbidden)
+
+    def proposed(choose: Choose) -> Proposal:
+        def answer(name: str, domain: Domain) -> OptionValue:
+            given = known(name, domain)
+            return choose(name, domain) if given is None else given
+
+        return propose(space, answer, data)
+
+    return (one for one in every(proposed, space.source) if not one.forbidden)
 
 
 def _all_proposals(space: Space, data: DataFacts) -> Iterator[Proposal]:

@@ -53,6 +53,7 @@ def test_a_wrong_import_would_be_seen(tmp_path):
         "search.study",
         "search.show",
         "search.plan",
+        "search.preview",
         "spaces.space",
         "spaces.drawing",
         "reports.page",

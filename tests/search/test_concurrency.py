@@ -162,7 +162,7 @@ def children():
 
 
 def test_processes_are_measured_and_leave_nothing_behind(plan):
-    assignment = concurrency._assignment(plan, heavy_candidates(plan)[0])
+    assignment = concurrency.assignment_of(plan, heavy_candidates(plan)[0])
     with Crowd(plan, assignment, seconds=0.3) as crowd:
         assert crowd.free_bytes() > 0
         assert crowd.speed(1) > 10
@@ -172,7 +172,7 @@ def test_processes_are_measured_and_leave_nothing_behind(plan):
 
 
 def test_a_process_that_fails_is_said_and_removed(plan):
-    assignment = concurrency._assignment(plan, heavy_candidates(plan)[0])
+    assignment = concurrency.assignment_of(plan, heavy_candidates(plan)[0])
     wrong = replace(assignment, data="nothing")
     with Crowd(plan, wrong) as crowd, pytest.raises(ProbeError, match="nothing"):
         crowd.free_bytes()
@@ -180,7 +180,7 @@ def test_a_process_that_fails_is_said_and_removed(plan):
 
 
 def test_a_process_that_does_not_answer_is_not_waited_for(plan):
-    assignment = concurrency._assignment(plan, heavy_candidates(plan)[0])
+    assignment = concurrency.assignment_of(plan, heavy_candidates(plan)[0])
     with (
         Crowd(plan, assignment, patience=0.0) as crowd,
         pytest.raises(ProbeError, match="no answer in 0 seconds"),

@@ -17,7 +17,7 @@ from small_data import write_cifar, write_idx, write_tree
 from sqlalchemy import delete, select
 
 from blocks.errors import DataError, StudyError
-from search import cli, datasets, kept_split, published, splits, tables
+from search import datasets, kept_split, options, published, splits, tables
 from search.datasets import DATASETS, OwnData, download, load_data, register
 from search.doctor import examine
 from search.plan import make_plan
@@ -167,7 +167,7 @@ def test_unknown_names_give_the_nearest_and_all():
 
 
 def test_the_help_names_every_data_set():
-    assert cli.DATA_NAMES.split(", ") == list(DATASETS)
+    assert options.DATA_NAMES.split(", ") == list(DATASETS)
 
 
 # Downloads. --------------------------------------------------------------------------------------
