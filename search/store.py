@@ -22,17 +22,18 @@ from sqlalchemy.exc import IntegrityError
 from blocks.architecture import content_digest
 from blocks.errors import StudyError, listing, suggestion
 from blocks.formulas import Cost
-from search import tables
+from search import statements, tables
 from search.answers import keep_answers, keep_curve, read_further
 from search.convergence import AREA, curve_area
 from search.failures import BY_ENDING, said
 from search.faults import Outlast
-from search.outcome import COMPLETE, REUSED, RUNNING, SUCCEEDED, WAITING, EpochResult, Outcome
+from search.outcome import REUSED, RUNNING, SUCCEEDED, WAITING, EpochResult, Outcome
 from spaces.candidate import Candidate
 from spaces.metrics import COST, METRICS, SPEED
 from spaces.space import Space
 
 ACCEPTED, REPEATED, OVER_CAP, IMPOSSIBLE = "accepted", "repeated", "rejected", "impossible"
+REPLICATED = "replicated"  # repeated, and so another seed of its candidate
 
 Write = TypeVar("Write", bound=Callable[..., Any])
 
@@ -189,7 +190,7 @@ class ProposalRow:
         system_attributes: The sampler's own notes on it.
         digest: Its candidate; None where it fits no site.
         label: Its candidate's short name.
-        verdict: accepted, repeated, rejected or impossible.
+        verdict: accepted, repeated (and replaced), replicated, rejected or impossible.
         reason: Why it became no trial.
         state: open, or as it was told: complete, pruned, failed.
         values: The objectives' values that the sampler was told.
@@ -538,10 +539,15 @@ def read_rejected(engine: Engine, study_id: int) -> list[RejectedRecord]:
 
 
 def outlasting(write: Write) -> Write:
-    """Make a method of the store, which is one transaction, outlast faults of the database."""
+    """Make a method of the store, which is one transaction, outlast faults of the database.
+
+    Where it is part of a larger transaction, that one is what is repeated.
+    """
 
     @wraps(write)
     def repeated(store: Store, *args: Any, **named: Any) -> Any:
+        if store.is_writing:
+            return write(store, *args, **named)
         return store.outlast(lambda: write(store, *args, **named))
 
     return cast(Write, repeated)
@@ -558,12 +564,32 @@ class Store:
         self.engine = engine
         self.lock = threading.RLock()  # the mirror's thread writes to the same file
         self.outlast = Outlast(engine.url.render_as_string(hide_password=True))
+        self._open: Connection | None = None
+        self._trial_ids: dict[tuple[int, int], int] = {}
+        self._known_provenance: set[str] = set()
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a transaction is open."""
+        return self._open is not None
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """All or nothing; kept once the block is left."""
-        with self.lock, self.engine.begin() as connection:
-            yield connection
+        """All or nothing; kept once the block is left. One inside another is part of it."""
+        with self.lock:
+            if self._open is not None:
+                yield self._open
+                return
+            with self.engine.begin() as connection:
+                self._open = connection
+                try:
+                    yield connection
+                except BaseException:
+                    self._trial_ids.clear()  # what was added is taken back
+                    self._known_provenance.clear()
+                    raise
+                finally:
+                    self._open = None
 
     def add_study(
         self, name: str, space: Space, *, identity: Mapping[str, Any], settings: Mapping[str, Any]
@@ -637,16 +663,10 @@ class Store:
     @outlasting
     def finished_elsewhere(self, digest: str, seed: int, study_id: int) -> TrialRecord | None:
         """A complete trial of the same candidate and seed in another study."""
-        trial = tables.trials.c
-        condition = (
-            (trial.candidate_digest == digest)
-            & (trial.seed == seed)
-            & (trial.state == COMPLETE)
-            & (trial.study_id != study_id)
-        )
-        with self.engine.connect() as connection:
-            found = _trials(connection, condition)
-        return found[0] if found else None
+        wanted = {"wanted": digest, "wanted_seed": seed, "study": study_id}
+        with self.transaction() as connection:
+            key = connection.execute(statements.FIND_FINISHED, wanted).scalar()
+            return None if key is None else _trials(connection, tables.trials.c.id == key)[0]
 
     @outlasting
     def provenance_of(self, trial: TrialRecord) -> dict[str, Any]:
@@ -658,7 +678,7 @@ class Store:
             .where(attempt.c.trial_id == trial.id)
             .order_by(attempt.c.number.desc())
         )
-        with self.engine.connect() as connection:
+        with self.transaction() as connection:
             row = connection.execute(query).first()
         return dict(row.content) if row else {}
 
@@ -678,58 +698,52 @@ class Store:
                 self._add_candidate(connection, candidate, cost)
             if proposals:
                 rows = [_proposal_values(study_id, proposal) for proposal in proposals]
-                connection.execute(insert(tables.proposals), rows)
+                connection.execute(statements.ADD_PROPOSALS, rows)
             for trial in trials:
                 self._add_trial(connection, study_id, trial)
             if sampler_state is not None:
-                connection.execute(
-                    update(tables.studies)
-                    .where(tables.studies.c.id == study_id)
-                    .values(sampler_state=dict(sampler_state))
-                )
+                state = {"study": study_id, "sampler_state": dict(sampler_state)}
+                connection.execute(statements.CHANGE_STUDY, state)
 
     def _add_candidate(self, connection: Connection, candidate: Candidate, cost: Cost) -> None:
-        known = select(tables.candidates.c.digest).where(
-            tables.candidates.c.digest == candidate.digest
-        )
-        if connection.execute(known).first() is not None:
+        wanted = {"wanted": candidate.digest}
+        if connection.execute(statements.FIND_CANDIDATE, wanted).first() is not None:
             return
-        connection.execute(
-            insert(tables.candidates).values(
-                digest=candidate.digest,
-                architecture_digest=candidate.architecture_digest,
-                architecture=candidate.architecture.to_json(),
-                training=candidate.training.to_json(),
-                data=candidate.data.identity(),
-                baseline=candidate.is_baseline,
-                **cost.to_json(),
-            )
-        )
+        row = {
+            "digest": candidate.digest,
+            "architecture_digest": candidate.architecture_digest,
+            "architecture": candidate.architecture.to_json(),
+            "training": candidate.training.to_json(),
+            "data": candidate.data.identity(),
+            "baseline": candidate.is_baseline,
+            **cost.to_json(),
+        }
+        connection.execute(statements.ADD_CANDIDATE, row)
 
     def _add_trial(self, connection: Connection, study_id: int, trial: NewTrial) -> None:
         origin = trial.origin
         reused = origin is not None and not trial.unmeasured
-        key = connection.execute(
-            insert(tables.trials).values(
-                study_id=study_id,
-                number=trial.number,
-                candidate_digest=trial.digest,
-                seed=trial.seed,
-                state=REUSED if reused else WAITING,
-                label=trial.label,
-                parameters=trial.parameters,
-                distributions=trial.distributions,
-                proposal=trial.proposal,
-                baseline=trial.baseline,
-                epochs=origin.epochs if origin else 0,
-                error="",
-                origin_trial_id=origin.id if origin else None,
-                seconds=0.0,
-                created=now(),
-                finished=now() if reused else None,
-            )
-        ).inserted_primary_key
+        row = {
+            "study_id": study_id,
+            "number": trial.number,
+            "candidate_digest": trial.digest,
+            "seed": trial.seed,
+            "state": REUSED if reused else WAITING,
+            "label": trial.label,
+            "parameters": trial.parameters,
+            "distributions": trial.distributions,
+            "proposal": trial.proposal,
+            "baseline": trial.baseline,
+            "epochs": origin.epochs if origin else 0,
+            "error": "",
+            "origin_trial_id": origin.id if origin else None,
+            "seconds": 0.0,
+            "created": now(),
+            "finished": now() if reused else None,
+        }
+        key = connection.execute(statements.ADD_TRIAL, row).inserted_primary_key
         assert key is not None  # an insert of one row has a key
+        self._trial_ids[study_id, trial.number] = key[0]
         _add_measurements(
             connection, key[0], {**trial.known, **(origin.measurements if origin else {})}
         )
@@ -755,24 +769,10 @@ class Store:
         """
         with self.transaction() as connection:
             trial_id = self._trial_id(connection, study_id, number)
-            attempt = tables.attempts
-            before = connection.execute(
-                select(func.count()).where(attempt.c.trial_id == trial_id)
-            ).scalar_one()
-            connection.execute(
-                insert(attempt).values(
-                    trial_id=trial_id,
-                    number=before + 1,
-                    owner=owner,
-                    started=now(),
-                    cause="",
-                    traceback="",
-                )
-            )
-            connection.execute(
-                update(tables.trials).where(tables.trials.c.id == trial_id).values(state=RUNNING)
-            )
-        return int(before) + 1
+            row = {"trial": trial_id, "whose": owner, "moment": now()}
+            attempt = int(connection.execute(statements.START_ATTEMPT, row).scalar_one())
+            connection.execute(statements.CHANGE_TRIAL, {"trial": trial_id, "state": RUNNING})
+        return attempt
 
     @outlasting
     def finish_trial(
@@ -800,17 +800,16 @@ class Store:
         """
         with self.transaction() as connection:
             trial_id = self._trial_id(connection, study_id, number)
-            connection.execute(
-                update(tables.trials)
-                .where(tables.trials.c.id == trial_id)
-                .values(
-                    state=outcome.state,
-                    epochs=len(outcome.epochs) or tables.trials.c.epochs,
-                    error=outcome.error,
-                    seconds=outcome.seconds,
-                    finished=now(),
-                )
-            )
+            ended: dict[str, Any] = {
+                "trial": trial_id,
+                "state": outcome.state,
+                "error": outcome.error,
+                "seconds": outcome.seconds,
+                "finished": now(),
+            }
+            if outcome.epochs:
+                ended["epochs"] = len(outcome.epochs)
+            connection.execute(statements.CHANGE_TRIAL, ended)
             if outcome.epochs:
                 keep_curve(connection, trial_id, outcome.epochs)
             _add_measurements(
@@ -849,12 +848,8 @@ class Store:
         state: str,
         values: list[float] | None,
     ) -> None:
-        kept = tables.proposals
-        connection.execute(
-            update(kept)
-            .where(kept.c.study_id == study_id, kept.c.number == proposal)
-            .values(state=state, objective_values=values)
-        )
+        row = {"study": study_id, "proposal": proposal, "state": state, "objective_values": values}
+        connection.execute(statements.TELL_PROPOSAL, row)
 
     @outlasting
     def put_back(
@@ -881,17 +876,19 @@ class Store:
         """
         with self.transaction() as connection:
             trial_id = self._trial_id(connection, study_id, number)
-            connection.execute(
-                update(tables.trials).where(tables.trials.c.id == trial_id).values(state=state)
-            )
+            connection.execute(statements.CHANGE_TRIAL, {"trial": trial_id, "state": state})
             self._end_attempt(
                 connection, trial_id, ending, cause, traceback, None, finished=finished
             )
 
     def _trial_id(self, connection: Connection, study_id: int, number: int) -> int:
-        trial = tables.trials.c
-        query = select(trial.id).where(trial.study_id == study_id, trial.number == number)
-        return int(connection.execute(query).scalar_one())
+        """The key of a trial, which never changes."""
+        known = self._trial_ids.get((study_id, number))
+        if known is None:
+            wanted = {"study": study_id, "wanted": number}
+            known = int(connection.execute(statements.FIND_TRIAL, wanted).scalar_one())
+            self._trial_ids[study_id, number] = known
+        return known
 
     def _end_attempt(
         self,
@@ -904,25 +901,25 @@ class Store:
         *,
         finished: str | None = None,
     ) -> None:
-        attempt = tables.attempts
         digest = None if provenance is None else self._add_provenance(connection, provenance)
-        connection.execute(
-            update(attempt)
-            .where(attempt.c.trial_id == trial_id, attempt.c.finished.is_(None))
-            .values(
-                finished=finished or now(),
-                ending=ending,
-                cause=cause,
-                traceback=traceback,
-                provenance_digest=digest,
-            )
-        )
+        row = {
+            "trial": trial_id,
+            "finished": finished or now(),
+            "ending": ending,
+            "cause": cause,
+            "traceback": traceback,
+            "provenance_digest": digest,
+        }
+        connection.execute(statements.END_ATTEMPT, row)
 
     def _add_provenance(self, connection: Connection, content: Mapping[str, Any]) -> str:
         digest = content_digest("p1", dict(content))
+        if digest in self._known_provenance:
+            return digest
         made = tables.provenance
         if connection.execute(select(made.c.digest).where(made.c.digest == digest)).first() is None:
             connection.execute(insert(made).values(digest=digest, content=dict(content)))
+        self._known_provenance.add(digest)
         return digest
 
 
@@ -950,7 +947,7 @@ def _add_measurements(
         for (split, metric), value in found.items()
     ]
     if rows:
-        connection.execute(insert(tables.measurements), rows)
+        connection.execute(statements.ADD_MEASUREMENTS, rows)
 
 
 def is_success(trial: TrialRecord) -> bool:

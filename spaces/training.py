@@ -8,7 +8,8 @@ to that value, so that equal trainings are equal.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 from blocks.architecture import Architecture
@@ -130,9 +131,9 @@ class Training:
 
     def __post_init__(self) -> None:
         # One number has one spelling, 1 and 1.0 alike, or equal trainings had two digests.
-        for field in fields(self):
-            kind: Any = type(field.default)
-            object.__setattr__(self, field.name, kind(getattr(self, field.name)))
+        for name, default in DEFAULTS.items():
+            kind: Any = type(default)
+            object.__setattr__(self, name, kind(getattr(self, name)))
 
     def of(self, architecture: Architecture) -> Training:
         """The same without what has no say in the training of this network."""
@@ -143,9 +144,9 @@ class Training:
         if not architecture.placements:
             off["attention_learning_rate"] = 1.0
         if not OPTIMIZERS[self.optimizer]:
-            off["momentum"] = _default("momentum")
+            off["momentum"] = DEFAULTS["momentum"]
         if self.schedule != STEP:
-            off |= {name: _default(name) for name in ("milestones", "milestone_decay")}
+            off |= {name: DEFAULTS[name] for name in ("milestones", "milestone_decay")}
         if self.schedule in (STEP, CONSTANT):
             off["final_learning_rate"] = 0.0
         if not self.weight_decay:
@@ -157,9 +158,12 @@ class Training:
 
         What an earlier version stored is then equal to what this one gives.
         """
-        content = asdict(self)
-        off = [f.name for f in fields(self) if f.name in LATER and content[f.name] == f.default]
-        return {name: value for name, value in content.items() if name not in off}
+        return dict(self._content)
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        content = {name: getattr(self, name) for name in DEFAULTS}
+        return {n: v for n, v in content.items() if n not in LATER or v != DEFAULTS[n]}
 
     def identity(self) -> dict[str, Any]:
         """What of it enters the digest.
@@ -175,15 +179,12 @@ class Training:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Training:
         """Read what ``to_json`` wrote."""
-        return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
+        return cls(**{name: data[name] for name in DEFAULTS if name in data})
 
 
 FIRST = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "label_smoothing")
-LATER = tuple(field.name for field in fields(Training) if field.name not in FIRST)
-
-
-def _default(name: str) -> Any:
-    return next(field.default for field in fields(Training) if field.name == name)
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Training)}
+LATER = frozenset(DEFAULTS) - set(FIRST)
 
 
 def milestones(text: str) -> tuple[float, ...]:
