@@ -73,7 +73,8 @@ def run(options: StudyOptions) -> None:
     ended it, with a larger one.
 
     Examples: search run --space attention.yaml --trials 40; search run --space attention.yaml
-    --trials 500 --time-limit 2h --patience 50
+    --trials 500 --time-limit 2h --patience 50; search run --space mine.yaml --sampler auto
+    --enqueue type=se,reduction=16
     """
     from reports.page import check_place, report_path
     from search.study import execute
@@ -171,11 +172,8 @@ def _close_result(result: StudyResult, storage: str, report: str | None) -> None
         title = f"Front of {result.study}: {len(result.front)} of {len(result.trials)} trials"
         output.results.print(front_table(result.trials, result.front, title=title))
     note = "" if result.stopped else result.note  # what has stopped it is said at the end
-    for remark in (
-        result.rejected,
-        note,
-        result.warning and f"Optuna's mirror: {result.warning}",
-    ):
+    mirror = result.warning and f"Optuna's mirror: {result.warning}"
+    for remark in (*result.remarks, result.proposals, result.rejected, note, mirror):
         if remark:
             output.remarks.print(Text(output.clean(remark)))
     path = write_report(result.study, storage=storage, output=report)
@@ -259,6 +257,7 @@ def show_study(
     """
     from search import output, show, trial_view
     from search.beside import beside_table
+    from search.proposed import proposal_words
 
     _known_format(form, output.FORMATS)
     with _Reading(storage) as engine:
@@ -281,6 +280,8 @@ def show_study(
         output.results.print(show.trials_table(title, data["trials"], data["front"]))
         if "published" in data:
             output.results.print(beside_table(data["published"]))
+        if counted := proposal_words(data["proposals"]):
+            output.results.print(Text(counted))
         for remark in show.remarks(data):
             output.results.print(Text(output.clean(remark)))
 

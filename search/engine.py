@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeGuard
 
 from optuna.distributions import BaseDistribution
 
@@ -25,6 +25,7 @@ from blocks.errors import SiteError
 from blocks.formulas import Cost
 from search.budgets import Front, Spent, ended_words, reached
 from search.database import shown
+from search.enqueued import Given, still_to_come, words
 from search.even_tuning import next_plain
 from search.failed import retry_failed
 from search.failures import (
@@ -56,7 +57,10 @@ from search.outcome import (
     Outcome,
 )
 from search.plan import StudyPlan
+from search.proposed import proposal_counts, proposal_words
 from search.provenance import command_line, cpu_name
+from search.repeats import is_worth_repeating
+from search.sampler_table import MAX_DRAWS
 from search.samplers import Proposer, mirrored_distributions, proposal_seed
 from search.screen import Screen, rejected_words
 from search.spending import Meter
@@ -65,6 +69,7 @@ from search.store import (
     IMPOSSIBLE,
     OVER_CAP,
     REPEATED,
+    REPLICATED,
     NewTrial,
     ProposalRow,
     Store,
@@ -91,7 +96,6 @@ from spaces.metrics import COST, MEMORY, SPEED
 from spaces.parameters import Choice, Domain
 from spaces.training import Training
 
-MAX_DRAWS = 100
 OPEN = "open"
 OUT_OF_BUDGET = "out of budget"
 
@@ -112,6 +116,8 @@ class StudyResult:
         rejected: How many candidates the caps have rejected before training, and which caps; may
             be empty.
         stopped: The end of the traceback of the mistake that stopped it, and how to see the whole.
+        proposals: How many were new, repeated or over a cap, in words; may be empty.
+        remarks: What became of proposals that the user gave, where they are no trials.
     """
 
     study: str
@@ -124,6 +130,8 @@ class StudyResult:
     weights: str = ""
     rejected: str = ""
     stopped: str = ""
+    proposals: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def succeeded(self) -> bool:
@@ -161,8 +169,13 @@ class Study:
         self.stopped = ""
         self.found: deque[Candidate] = deque()
         self.open_proposals: dict[int, str] = {}
+        self.notes = record.sampler_state
+        self.repeats: dict[int, str] = {}
+        self.given: deque[Given] = deque()
+        self.remarks: list[str] = []
         self._distinct: dict[str, tuple[Candidate, Proposal]] | bool | None = False
         self._walk: Iterator[Proposal] | None = None
+        self._counts: dict[str, Cost] = {}
         self.proposer = Proposer(
             plan.sampler, self.objectives, seed=plan.seed, space=plan.space, data=plan.data
         )
@@ -188,6 +201,12 @@ class Study:
         self.open_proposals = {
             p.number: p.digest for p in proposals if p.state == OPEN and p.digest
         }
+        self.repeats = {
+            p.number: p.digest
+            for p in proposals
+            if p.verdict == REPLICATED and p.state == OPEN and p.digest
+        }
+        self.given = deque(still_to_come(self.plan.enqueue, proposals))
         for trial in read_trials(self.store.engine, self.id):
             self._know(trial)
             if trial.state == RUNNING:
@@ -316,14 +335,20 @@ class Study:
         return max(0, self.plan.trials - done)
 
     def _decide(self) -> bool:
-        """Add one trial: another seed of a candidate, what a training found, or a new candidate."""
+        """Add one trial: another seed, what a user gave or a training found, or a new candidate."""
         while self.short:
-            group = [self.trials[number] for number in self.by_candidate[self.short[0]]]
+            group = self._group(self.short[0])
             if len(group) < self.plan.seeds:
                 self._add_replicate(group)
                 return True
             self.short.popleft()
-        return self._add_found() or self._add_plain() or self._add_proposal()
+        return (
+            self._add_repeat()
+            or self._add_given()
+            or self._add_found()
+            or self._add_plain()
+            or self._add_proposal()
+        )
 
     def _add_found(self) -> bool:
         """Take an architecture that a training has found, if it is new and within the caps."""
@@ -335,10 +360,51 @@ class Study:
                 return True
         return False
 
-    def _add_replicate(self, group: list[TrialRecord]) -> None:
+    def _group(self, digest: str) -> list[TrialRecord]:
+        """The trials of a candidate."""
+        return [self.trials[number] for number in self.by_candidate.get(digest, ())]
+
+    def _add_repeat(self) -> bool:
+        """Give a candidate that was proposed again its next seed; its baseline has as many before.
+
+        A proposal of that kind waits in ``repeats`` until its one trial has ended.
+        """
+        for proposal, digest in self.repeats.items():
+            group = self._group(digest)
+            if any(trial.proposal == proposal for trial in group):
+                continue
+            baseline = self._baseline_of(group[0])
+            if 0 < len(baseline) <= len(group) and not group[0].baseline:
+                self._add_replicate(baseline)
+            else:
+                self._add_replicate(group, proposal)
+            return True
+        return False
+
+    def _baseline_of(self, trial: TrialRecord) -> list[TrialRecord]:
+        """The trials of no attention in the same backbone."""
+        backbone = trial.architecture["backbone"]
+        for other in self.trials.values():
+            if other.baseline and other.architecture["backbone"] == backbone:
+                return self._group(other.digest)
+        return []
+
+    def _is_worth_repeating(self, candidate: Candidate | None) -> TypeGuard[Candidate]:
+        """Whether a candidate that is proposed again is to get its next seed."""
+        digest = candidate.digest if candidate else ""
+        group = self._group(digest)
+        if self.plan.max_seeds <= max(self.plan.seeds, len(group)):
+            return False
+        if digest in self.repeats.values() or any(t.state not in FINISHED for t in group):
+            return False
+        images = self.plan.data.sizes[1]
+        return is_worth_repeating(digest, self.trials.values(), self.objectives, images)
+
+    def _add_replicate(self, group: list[TrialRecord], proposal: int | None = None) -> None:
         first = group[0]
         taken = {trial.seed for trial in group}
-        wanted = range(self.plan.seed, self.plan.seed + self.plan.seeds)
+        most = max(self.plan.seeds, self.plan.max_seeds)
+        wanted = range(self.plan.seed, self.plan.seed + most)
         seed = next(seed for seed in wanted if seed not in taken)
         self._add_trial(
             first.digest,
@@ -346,7 +412,7 @@ class Study:
             first.label,
             first.parameters,
             first.distributions,
-            first.proposal,
+            first.proposal if proposal is None else proposal,
             baseline=first.baseline,
             like=first,
         )
@@ -372,7 +438,7 @@ class Study:
         number, rows = None, []
         if values:
             number = self.proposer.add(values, self.domains())
-            rows = [self._row(number, candidate, values, ACCEPTED, "", OPEN)]
+            rows = [self._row(number, candidate, ACCEPTED, "", OPEN)]
             self.open_proposals[number] = candidate.digest
         self._accept(candidate, values, number, rows, baseline=baseline)
 
@@ -403,24 +469,58 @@ class Study:
         """Draw until a candidate is new and within the caps; False where none is left."""
         rows: list[ProposalRow] = []
         refused: list[tuple[Candidate, Cost]] = []
-        for _ in range(MAX_DRAWS if self.plan.sampler != "grid" else 0):
-            number, proposal = self.proposer.ask()
+        draws = MAX_DRAWS if self.plan.sampler != "grid" else 0
+        if self._add_drawn(draws, rows, refused):
+            return True
+        if self._add_untried(rows, refused):
+            return True
+        self._keep(rows, refused)
+        return False
+
+    def _add_given(self) -> bool:
+        """Take the next proposal of the user; one that is no new candidate becomes no trial."""
+        while self.given:
+            given = self.given.popleft()
+            rows: list[ProposalRow] = []
+            refused: list[tuple[Candidate, Cost]] = []
+            if self._add_drawn(MAX_DRAWS, rows, refused, given):
+                return True
+            self._keep(rows, refused)
+            self.remarks.append(f"{words(given)} was given and is no trial: {rows[-1].reason}")
+        return False
+
+    def _add_drawn(
+        self,
+        draws: int,
+        rows: list[ProposalRow],
+        refused: list[tuple[Candidate, Cost]],
+        given: Given | None = None,
+    ) -> bool:
+        """Let the sampler propose, so many times at most, until that is a trial."""
+        given = given or {}
+        for turn in range(draws):
+            number, proposal = self.proposer.ask(given, draw=turn)
             candidate, verdict, reason = self._judge(proposal)
-            if verdict == ACCEPTED and candidate is not None:
-                row = self._row(number, candidate, proposal.values, ACCEPTED, "", OPEN)
+            idle = [name for name in given if name not in proposal.values]
+            if idle:
+                verdict, reason = IMPOSSIBLE, f"drawn without the {idle[0]} that was given"
+            elif verdict == ACCEPTED and candidate is not None:
+                row = self._row(number, candidate, ACCEPTED, "", OPEN)
                 self.open_proposals[number] = candidate.digest
                 self._accept(candidate, proposal.values, number, [*rows, row], more=refused)
                 return True
+            elif verdict == REPEATED and not given and self._is_worth_repeating(candidate):
+                row = self._row(number, candidate, REPLICATED, "another seed of it", OPEN)
+                self.open_proposals[number] = self.repeats[number] = candidate.digest
+                self._keep([*rows, row], refused)
+                return self._add_repeat()
             self.proposer.tell(number, FAILED, None)
             if verdict == OVER_CAP and candidate is not None:
                 self.rejected[candidate.digest] = reason
                 refused.append((candidate, self.cost(candidate)))
-            rows.append(
-                self._row(number, candidate, proposal.values, verdict, reason, FAILED, proposal)
-            )
-        if self._add_untried(rows, refused):
-            return True
-        self._keep(rows, refused)
+            rows.append(self._row(number, candidate, verdict, reason, FAILED, proposal))
+            if given and set(proposal.values) <= set(given):
+                break  # it leaves nothing open
         return False
 
     def _judge(self, proposal: Proposal) -> tuple[Candidate | None, str, str]:
@@ -447,14 +547,14 @@ class Study:
             over = self.screen.reasons(candidate, self.cost(candidate))
             number = self.proposer.add(proposal.values, self.domains())
             if not over:
-                rows.append(self._row(number, candidate, proposal.values, ACCEPTED, "", OPEN))
+                rows.append(self._row(number, candidate, ACCEPTED, "", OPEN))
                 self.open_proposals[number] = candidate.digest
                 self._accept(candidate, proposal.values, number, rows, more=refused)
                 return True
             self.proposer.tell(number, FAILED, None)
             reason = self.rejected[candidate.digest] = "; ".join(over)
             refused.append((candidate, self.cost(candidate)))
-            rows.append(self._row(number, candidate, proposal.values, OVER_CAP, reason, FAILED))
+            rows.append(self._row(number, candidate, OVER_CAP, reason, FAILED))
         self.note = f"every distinct candidate of the space has been tried ({self._tried()})"
         return False
 
@@ -494,7 +594,13 @@ class Study:
         ]
 
     def cost(self, candidate: Candidate) -> Cost:
-        """The exact cost of a candidate, before training."""
+        """The exact cost of a candidate, before training; it is asked for more than once."""
+        known = self._counts.get(candidate.architecture_digest)
+        if known is None:
+            known = self._counts[candidate.architecture_digest] = self._counted(candidate)
+        return known
+
+    def _counted(self, candidate: Candidate) -> Cost:
         if has_closed_cost(candidate.architecture):
             sites = sites_of(candidate.architecture.backbone, candidate.data)
             return architecture_cost(candidate.architecture, sites)
@@ -514,18 +620,25 @@ class Study:
         self,
         number: int,
         candidate: Candidate | None,
-        values: Mapping[str, Any],
         verdict: str,
         reason: str,
         state: str,
         proposal: Proposal | None = None,
     ) -> ProposalRow:
-        distributions, notes = self.proposer.notes(number)
+        notes = self.proposer.notes(number)
         label = candidate.label if candidate else proposal.label if proposal else ""
         # A repeated candidate may be one of another study: it is kept there, under its digest.
         digest = candidate.digest if candidate else None
         return ProposalRow(
-            number, dict(values), distributions, notes, digest, label, verdict, reason, state
+            number,
+            notes.parameters,
+            notes.distributions,
+            notes.system_attributes,
+            digest,
+            label,
+            verdict,
+            reason,
+            state,
         )
 
     def _accept(
@@ -539,7 +652,8 @@ class Study:
         baseline: bool = False,
     ) -> None:
         cost = self.cost(candidate)
-        distributions = self.proposer.notes(proposal)[0] if proposal is not None else {}
+        notes = self.proposer.notes(proposal).distributions if proposal is not None else {}
+        distributions = {name: text for name, text in notes.items() if name in values}
         self._add_trial(
             candidate.digest,
             self.plan.seed,
@@ -572,32 +686,42 @@ class Study:
         more: list[tuple[Candidate, Cost]] | None = None,
     ) -> None:
         """Decide on one trial: in memory and, in one transaction, in the database."""
-        origin = self._origin(digest, seed)
-        unmeasured = self.plan.latency and origin is not None and origin.latency_ratio is None
         number = len(self.trials)
-        trial = NewTrial(
-            number,
-            digest,
-            seed,
-            label,
-            parameters,
-            distributions,
-            proposal,
-            baseline,
-            origin,
-            unmeasured,
-            self._costs(new[0].architecture) if new else _known_costs(like),
-        )
+        candidates = [*(more or []), *([new] if new else [])]
+        known = self._costs(new[0].architecture) if new else _known_costs(like)
+
+        def kept() -> NewTrial:
+            with self.store.transaction():
+                origin = self._origin(digest, seed)
+                unmeasured = (
+                    self.plan.latency and origin is not None and origin.latency_ratio is None
+                )
+                trial = NewTrial(
+                    number,
+                    digest,
+                    seed,
+                    label,
+                    parameters,
+                    distributions,
+                    proposal,
+                    baseline,
+                    origin,
+                    unmeasured,
+                    known,
+                )
+                self.store.add_trials(
+                    self.id,
+                    [trial],
+                    candidates=candidates,
+                    proposals=rows or [],
+                    sampler_state=self._new_notes() if rows else None,
+                )
+            return trial
+
+        trial = self.store.outlast(kept)
+        origin, unmeasured = trial.origin, trial.unmeasured
         if new and new[0].architecture_digest in self.screen.timed:
             self.timed.add(number)
-        candidates = [*(more or []), *([new] if new else [])]
-        self.store.add_trials(
-            self.id,
-            [trial],
-            candidates=candidates,
-            proposals=rows or [],
-            sampler_state=self.proposer.sampler_state() if rows else None,
-        )
         record = _record(trial, like, new)
         record.measurements |= trial.known
         self._know(record)
@@ -633,10 +757,18 @@ class Study:
 
     def _keep(self, rows: list[ProposalRow], refused: list[tuple[Candidate, Cost]]) -> None:
         if rows:
-            state = self.proposer.sampler_state()
+            state = self._new_notes()
             self.store.add_trials(
                 self.id, [], candidates=refused, proposals=rows, sampler_state=state
             )
+
+    def _new_notes(self) -> dict[str, Any] | None:
+        """What the sampler noted on the study, where that is not stored already."""
+        notes = self.proposer.sampler_state()
+        if notes == self.notes:
+            return None
+        self.notes = notes
+        return notes
 
     # How it went. --------------------------------------------------------------------------------
 
@@ -741,11 +873,15 @@ class Study:
         )
 
     def _verdict(self, trial: TrialRecord) -> tuple[int, str, list[float] | None] | None:
-        """What the sampler is to be told of a proposal, once all its replicates have ended."""
+        """What the sampler is to be told of a proposal, once all its trials have ended."""
         if trial.proposal is None or trial.proposal not in self.open_proposals:
             return None
-        group = [self.trials[number] for number in self.by_candidate[trial.digest]]
-        if len(group) < self.plan.seeds or any(t.state not in FINISHED for t in group):
+        group = self._group(trial.digest)
+        enough = 1 if trial.proposal in self.repeats else self.plan.seeds
+        if len(group) < enough:
+            return None
+        group = [other for other in group if other.proposal == trial.proposal]
+        if any(other.state not in FINISHED for other in group):
             return None
         scored = [
             values
@@ -767,6 +903,7 @@ class Study:
 
     def _tell(self, proposal: int, state: str, values: list[float] | None) -> None:
         self.open_proposals.pop(proposal, None)
+        self.repeats.pop(proposal, None)
         self.proposer.tell(proposal, state, values)
 
     # What it may spend, and why it ends. ---------------------------------------------------------
@@ -846,6 +983,8 @@ class Study:
             kept_words(kept_data(self.keeper.files.values())),
             rejected_words(self.plan.space, self.rejected.values()),
             self.stopped,
+            proposal_words(proposal_counts(self.store.engine, self.id)),
+            (*self.plan.remarks, *self.remarks),
         )
 
 

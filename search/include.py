@@ -10,6 +10,8 @@ from types import ModuleType
 
 from blocks.errors import BlockError
 
+PREFIX = "included_"
+
 
 def include(path: str) -> ModuleType:
     """Run a Python file, once, whose ``register`` calls add blocks to the table.
@@ -20,7 +22,7 @@ def include(path: str) -> ModuleType:
     file = Path(path).resolve()
     if not file.is_file():
         raise BlockError(f"--include {path}: there is no such file; give a Python file")
-    name = f"included_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    name = f"{PREFIX}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     specification = importlib.util.spec_from_file_location(name, file)
@@ -34,3 +36,9 @@ def include(path: str) -> ModuleType:
         del sys.modules[name]
         raise BlockError(f"--include {path}: {type(error).__name__}: {error}") from error
     return module
+
+
+def included(stem: str) -> ModuleType | None:
+    """The file of this name, without its folder and ending, that was brought in last."""
+    found = [name for name in sys.modules if name.startswith(f"{PREFIX}{stem}_")]
+    return sys.modules[found[-1]] if found else None

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search import output
+from search import enqueued, output
 from search.budgets import budget_rows
 from search.engine import Study
 from search.front import front_numbers
@@ -43,6 +43,21 @@ def workers_words(plan: StudyPlan) -> str:
     return "; ".join([*words, plan.because] if plan.because else words)
 
 
+def sampler_words(plan: StudyPlan) -> str:
+    """Who proposes, and why where ``auto`` chose it."""
+    if not plan.auto_because:
+        return plan.sampler
+    return f"auto, which is {plan.sampler} here ({plan.auto_because})"
+
+
+def seeds_words(plan: StudyPlan) -> str:
+    """How many seeds a candidate has, and how many more it may get."""
+    words = f"{plan.seeds} per candidate, from seed {plan.seed}"
+    if plan.max_seeds <= plan.seeds:
+        return words
+    return f"{words}; up to {plan.max_seeds} where a candidate of the front is proposed again"
+
+
 def settings_table(study: Study) -> Table:
     """What is going to be run, defaults included."""
     plan = study.plan
@@ -58,8 +73,8 @@ def settings_table(study: Study) -> Table:
             f" {train} train / {validation} validation / {test} test",
         ),
         ("trials", f"{plan.trials} in all; epochs: {plan.space.epochs}"),
-        ("seeds", f"{plan.seeds} per candidate, from seed {plan.seed}"),
-        ("sampler", f"{plan.sampler}; pruner: {plan.pruner}"),
+        ("seeds", seeds_words(plan)),
+        ("sampler", f"{sampler_words(plan)}; pruner: {plan.pruner}"),
         ("workers", workers_words(plan)),
         ("objectives", ", ".join(f"{n} {d}" for n, d in study.objectives.items())),
         ("latency", "timed in turn with the baseline" if plan.latency else "not timed"),
@@ -68,6 +83,8 @@ def settings_table(study: Study) -> Table:
         *budget_rows(plan.budgets, study.spent()),
         ("storage", output.clean(study.result().storage)),
     ]
+    rows[6:6] = [("", remark) for remark in plan.remarks]
+    rows[6:6] = [("enqueued", enqueued.words(given)) for given in plan.enqueue]
     rows[3:3] = [("", note) for note in plan.place.notes]
     rows[3:3] = [("data folder", plan.place.folder)] if plan.place.folder else []
     rows[2:2] = [("weights", str(start)) for start in plan.starts]

@@ -49,6 +49,15 @@ class StudyOptions:
     seeds: Annotated[
         int | None, typer.Option(help="Trials per candidate, paired by seed. (default: 1)")
     ] = None
+    max_seeds: Annotated[
+        int | None,
+        typer.Option(
+            help="Seeds, at most, of a candidate that is proposed again and is or could come on the"
+            " front. (default: as --seeds: it is replaced)",
+            metavar="N",
+            show_default=False,
+        ),
+    ] = None
     epochs: Annotated[
         int | None, typer.Option(help="Epochs of a trial. (default: the space's, else 12)")
     ] = None
@@ -68,7 +77,19 @@ class StudyOptions:
     ] = False
     sampler: Annotated[
         str | None,
-        typer.Option(help="Who proposes: nsga2, tpe, random, grid. (default: nsga2)"),
+        typer.Option(
+            help="Who proposes (default: nsga2): nsga2, nsga3, tpe, gp, evolution, random, grid,"
+            " auto, or a sampler of Optuna's kind by its dotted name.",
+            metavar="NAME",
+        ),
+    ] = None
+    enqueue: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A proposal to take right after the baseline, such as type=se,reduction=16; the"
+            " sampler chooses what it leaves out. Several times: in this order.",
+            metavar="SETTINGS",
+        ),
     ] = None
     pruner: Annotated[
         str | None, typer.Option(help="Who stops trials early: none. (default: none)")
@@ -213,6 +234,8 @@ class StudyOptions:
             data_dir=self.data_dir,
             download=self.download and fetch,
             sampler=self.sampler,
+            max_seeds=self.max_seeds,
+            enqueue=self.enqueue or (),
             pruner=self.pruner,
             workers=self.workers,
             device="cuda" if self.gpus else self.device,

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.engine import URL
 
 from blocks.errors import StudyError, listing, suggestion
+from search.auto import choose_sampler
 from search.budgets import Budgets, read_budgets, stored_budgets
 from search.convergence import check_target
 from search.data_place import DataPlace, settle_data
@@ -22,11 +23,14 @@ from search.database import (
 )
 from search.datasets import names
 from search.devices import CUDA, settle_gpus, usable_cores
+from search.enqueued import Given, settle_given
 from search.include import include
 from search.starting import Start, read_starts
 from search.store import StudyRecord, read_studies
 from spaces.candidate import DataFacts
-from spaces.document import KEEP_WEIGHTS, NAME, SAMPLERS
+from spaces.document import AUTO as AUTO_SAMPLER
+from spaces.document import KEEP_WEIGHTS, NAME
+from spaces.document import SAMPLERS as NAMES
 from spaces.drawing import check_possible
 from spaces.metrics import LATENCY_RATIO
 from spaces.parameters import Range, fixed
@@ -42,6 +46,8 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "sampler": "nsga2",
     "pruner": "none",
+    "max_seeds": None,
+    "enqueue": (),
     "data": "digits",
     "latency": False,
     "keep_weights": "front",
@@ -85,6 +91,10 @@ class StudyPlan:
         budgets: What the whole study may spend.
         limits: The same as they were given, for the study's settings.
         retry_failed: Whether failed trials are tried again.
+        max_seeds: Trials of a candidate that is proposed again and again, at most.
+        enqueue: Proposals that are taken right after the baselines.
+        remarks: What of the given proposals is left out, and why.
+        auto_because: Why the sampler is this one, in words, where ``auto`` chose it.
     """
 
     space: Space
@@ -114,6 +124,10 @@ class StudyPlan:
     budgets: Budgets = field(default_factory=Budgets)
     limits: Mapping[str, Any] = field(default_factory=dict)
     retry_failed: bool = False
+    max_seeds: int = 1
+    enqueue: tuple[Given, ...] = ()
+    remarks: tuple[str, ...] = ()
+    auto_because: str = ""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -137,7 +151,7 @@ class StudyPlan:
         return {
             "trials": self.trials,
             "seeds": self.seeds,
-            "sampler": self.sampler,
+            **self._sampler_settings,
             "pruner": self.pruner,
             "latency": self.latency,
             **self.place.settings,
@@ -145,6 +159,8 @@ class StudyPlan:
             **({"target_accuracy": self.target_accuracy} if self.target_accuracy else {}),
             **({"deterministic": True} if self.deterministic else {}),
             **self.limits,
+            **self._seeds_settings,
+            **({"enqueue": [dict(given) for given in self.enqueue]} if self.enqueue else {}),
             "file": dict(self.space.study),
         }
 
@@ -153,6 +169,20 @@ class StudyPlan:
         """Devices that one attempt takes: its processes, or its share of shared GPUs."""
         shared = self.workers * self.processes / len(self.gpus) if self.gpus else 1.0
         return self.processes / max(1.0, shared)
+
+    @property
+    def _seeds_settings(self) -> dict[str, Any]:
+        """The most seeds of a candidate, where they are more than all candidates have."""
+        told = self.max_seeds > self.seeds or "max_seeds" in self.space.study
+        return {"max_seeds": self.max_seeds} if told else {}
+
+    @property
+    def _sampler_settings(self) -> dict[str, Any]:
+        """The sampler as it was asked for, and what ``auto`` made of it, which is kept."""
+        if not self.auto_because:
+            return {"sampler": self.sampler}
+        made = {"sampler": self.sampler, "because": self.auto_because}
+        return {"sampler": AUTO_SAMPLER, AUTO_SAMPLER: made}
 
     @property
     def artefacts(self) -> Path:
@@ -189,6 +219,8 @@ def make_plan(
     device_hours: str | float | None = None,
     patience: str | int | None = None,
     retry_failed: bool = False,
+    max_seeds: int | None = None,
+    enqueue: Sequence[str | Mapping[str, Any]] = (),
 ) -> StudyPlan:
     """Put a space (a file, a shipped one by its name, or a made one) and flags together.
 
@@ -210,6 +242,7 @@ def make_plan(
         "seed": seed,
         "sampler": sampler,
         "pruner": pruner,
+        "max_seeds": max_seeds,
         "data": data,
         "epochs": epochs,
         "latency": latency,
@@ -221,7 +254,8 @@ def make_plan(
         "patience": patience,
     }
     chosen = _settled(given, loaded, stored)
-    _one_of("--sampler", chosen["sampler"], SAMPLERS)
+    _check_sampler(chosen["sampler"], sampler)
+    most_seeds = _most_seeds(chosen, max_seeds)
     _one_of("--pruner", chosen["pruner"], PRUNERS)
     _one_of("--keep-weights", chosen["keep_weights"], KEEP_WEIGHTS)
     if chosen["target_accuracy"] is not None:
@@ -248,6 +282,10 @@ def make_plan(
     _check_latency(latency, loaded)
     starts = read_starts(loaded, facts)
     loaded = replace(loaded, weights={(s.backbone, s.given): s.identity for s in starts})
+    proposed, remarks = settle_given(
+        chosen["enqueue"], enqueue, loaded, facts, stored=_is_kept(stored, loaded)
+    )
+    chosen["sampler"], because = choose_sampler(chosen, loaded, facts, stored)
     return StudyPlan(
         space=loaded,
         study=name,
@@ -275,6 +313,10 @@ def make_plan(
         budgets=budgets,
         limits=stored_budgets(chosen, budgets),
         retry_failed=retry_failed,
+        max_seeds=most_seeds,
+        enqueue=proposed,
+        remarks=remarks,
+        auto_because=because,
     )
 
 
@@ -292,7 +334,7 @@ def stored_study(url: URL, name: str) -> StudyRecord | None:
 def _settled(given: Mapping[str, Any], space: Space, stored: StudyRecord | None) -> dict[str, Any]:
     """Flag, else stored study, else file, else default."""
     kept: dict[str, Any] = {}
-    if stored is not None and stored.settings.get("file") == dict(space.study):
+    if stored is not None and _is_kept(stored, space):
         kept = {
             **stored.settings,
             "seed": stored.identity["seed"],
@@ -303,6 +345,43 @@ def _settled(given: Mapping[str, Any], space: Space, stored: StudyRecord | None)
     flags = {name: value for name, value in given.items() if value is not None}
     settled = {"epochs": space.epochs, **DEFAULTS, **space.study, **kept, **flags}
     return {name: settled[name] for name in ("epochs", *DEFAULTS)}
+
+
+def _is_kept(stored: StudyRecord | None, space: Space) -> bool:
+    """Whether the settings of a stored study stand before those of the file."""
+    return stored is not None and stored.settings.get("file") == dict(space.study)
+
+
+def _check_sampler(name: str, flag: str | None) -> None:
+    """Refuse a sampler that is not there, and code that no flag of this run asks for.
+
+    Raises:
+        StudyError: It is one of these; with the cure.
+    """
+    if name in NAMES:
+        return
+    from search.sampler_table import is_code, sampler_row
+
+    if flag is None and is_code(name):
+        raise StudyError(
+            f"the stored study was run with --sampler {name}, which is code by its name: give the"
+            " flag again to run it, or another sampler"
+        )
+    sampler_row(name)
+
+
+def _most_seeds(chosen: Mapping[str, Any], flag: int | None) -> int:
+    """Trials of a candidate that is proposed again, at most.
+
+    Raises:
+        StudyError: The flag gives fewer than every candidate has.
+    """
+    if flag is not None and flag < chosen["seeds"]:
+        raise StudyError(
+            f"--max-seeds is {flag}, fewer than the {chosen['seeds']} of every candidate (--seeds);"
+            f" give {chosen['seeds']} or more"
+        )
+    return max(int(chosen["seeds"]), int(chosen["max_seeds"] or 0))
 
 
 def _study_name(given: str | None, space: Space) -> str:

@@ -9,8 +9,11 @@ what an uninterrupted one would have (on one worker, where results come in one o
 from __future__ import annotations
 
 import hashlib
+import random
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -22,47 +25,25 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
+from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from blocks.errors import StudyError, ToolError
 from blocks.options import OptionValue
+from search.enqueued import MARK
+from search.generations import TrialMemory
+from search.sampler_table import SAMPLERS, by_chance, sampler_row
 from search.store import ProposalRow
 from spaces.candidate import DataFacts
 from spaces.drawing import Proposal, propose
+from spaces.flat import flat_domains
 from spaces.parameters import Choice, Domain, Range
 from spaces.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-NSGA2_POPULATION = 10
-TPE_STARTUP_TRIALS = 10
-
-
-def _nsga2(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.NSGAIISampler(population_size=NSGA2_POPULATION, seed=seed)
-
-
-def _tpe(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.TPESampler(
-        n_startup_trials=TPE_STARTUP_TRIALS,
-        multivariate=True,
-        group=True,
-        constant_liar=True,
-        seed=seed,
-    )
-
-
-def _random(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-# Name -> (one line for help, how it is made from a seed); grid walks the candidates itself.
-SAMPLERS: dict[str, tuple[str, Callable[[int], optuna.samplers.BaseSampler]]] = {
-    "nsga2": (f"NSGA-II, population {NSGA2_POPULATION}", _nsga2),
-    "tpe": ("multivariate tree-structured Parzen estimator, for several objectives", _tpe),
-    "random": ("uniform over the space's parameters", _random),
-    "grid": ("every distinct candidate once, in the space's order", _random),
-}
+TRIED_OUT = 3
 
 TOLD = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
@@ -82,14 +63,15 @@ def distribution(domain: Domain) -> BaseDistribution:
     return FloatDistribution(domain.low, domain.high, log=domain.log)
 
 
-def _still_fits(values: Mapping[str, Any], domains: Mapping[str, Domain]) -> bool:
-    def fits(name: str, value: Any) -> bool:
-        domain = domains.get(name)
-        if isinstance(domain, Range):
-            return isinstance(value, (int, float)) and domain.low <= value <= domain.high
-        return domain is not None and value in domain.values
+def _fits(domain: Domain | None, value: Any) -> bool:
+    """Whether a value is one of a domain."""
+    if isinstance(domain, Range):
+        return isinstance(value, (int, float)) and domain.low <= value <= domain.high
+    return domain is not None and value in domain.values
 
-    return all(fits(name, value) for name, value in values.items())
+
+def _still_fits(values: Mapping[str, Any], domains: Mapping[str, Domain]) -> bool:
+    return all(_fits(domains.get(name), value) for name, value in values.items())
 
 
 def directions(objectives: Mapping[str, str]) -> list[StudyDirection]:
@@ -98,15 +80,33 @@ def directions(objectives: Mapping[str, str]) -> list[StudyDirection]:
     return [words[direction] for direction in objectives.values()]
 
 
+@dataclass(frozen=True)
+class Notes:
+    """What is kept of a proposal.
+
+    Args:
+        parameters: All that the sampler knows, also what does not matter beside the rest.
+        distributions: Of each of them, as JSON.
+        system_attributes: The sampler's own notes on it.
+    """
+
+    parameters: dict[str, OptionValue]
+    distributions: dict[str, str]
+    system_attributes: dict[str, Any]
+
+
 class Proposer:
     """An Optuna study in memory that proposes, is told, and can be replayed.
 
     Args:
-        sampler: A name of ``SAMPLERS``.
+        sampler: A name of ``SAMPLERS``, or a dotted name.
         objectives: Metric -> "max" or "min".
         seed: The study's seed.
         space: What may vary.
         data: The data set.
+
+    Raises:
+        StudyError: There is no such sampler, or it cannot be made.
     """
 
     def __init__(
@@ -118,14 +118,28 @@ class Proposer:
         space: Space,
         data: DataFacts,
     ) -> None:
-        self.make = SAMPLERS[sampler][1]
+        self.name = sampler
+        self.row = sampler_row(sampler)
         self.seed = seed
         self.space = space
         self.data = data
-        self.storage = optuna.storages.InMemoryStorage()
-        self.study = optuna.create_study(storage=self.storage, directions=directions(objectives))
+        self.flat = flat_domains(space, data) if self.row.flat else {}
+        self.storage = TrialMemory()
+        self.study = optuna.create_study(
+            storage=self.storage,
+            sampler=self._made(self.row.make, 0),
+            directions=directions(objectives),
+        )
         self.study_id = self.storage.get_study_id_from_name(self.study.study_name)
         self.count = 0
+        self._distributions: dict[str, tuple[Domain, BaseDistribution]] = {}
+        self._texts: dict[str, tuple[BaseDistribution, str]] = {}
+
+    def _made(self, make: Callable[[int], BaseSampler], number: int) -> BaseSampler:
+        """A sampler for the n-th proposal alone."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return make(proposal_seed(self.seed, number))
 
     def replay(
         self,
@@ -155,25 +169,72 @@ class Proposer:
         for key, value in sampler_state.items():
             self.storage.set_study_system_attr(self.study_id, key, value)
 
-    def ask(self) -> tuple[int, Proposal]:
-        """The sampler's next proposal, with its number."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.study.sampler = self.make(proposal_seed(self.seed, self.count))
-        trial = self.study.ask()
+    def ask(
+        self, given: Mapping[str, OptionValue] | None = None, *, draw: int = 0
+    ) -> tuple[int, Proposal]:
+        """The sampler's next proposal, with its number.
+
+        Args:
+            given: Settings that it is to have; the sampler chooses the others.
+            draw: How many proposals before it in a row held no new candidate.
+
+        Raises:
+            StudyError: A sampler that is given by its dotted name failed.
+        """
+        make = self.row.make if draw < self.row.draws else by_chance
+        with self._explained():
+            self.study.sampler = self._made(make, self.count)
+            trial = self.study.ask()
+            if given:
+                self.storage.set_trial_system_attr(trial.number, MARK, dict(given))
+            settled = {**trial.relative_params, **(given or {})}
+            known: dict[str, OptionValue] = {}
+
+            def choose(name: str, domain: Domain) -> OptionValue:
+                if name not in known:
+                    known[name] = self._value(trial.number, name, domain, settled)
+                return known[name]
+
+            for name, domain in self.flat.items():
+                choose(name, domain)
+            proposal = propose(self.space, choose, self.data)
         self.count += 1
+        return trial.number, proposal
 
-        def choose(name: str, domain: Domain) -> OptionValue:
-            value: Any
-            if isinstance(domain, Choice):
-                value = trial.suggest_categorical(name, domain.values)
-            elif domain.is_integer:
-                value = trial.suggest_int(name, int(domain.low), int(domain.high), log=domain.log)
-            else:
-                value = trial.suggest_float(name, domain.low, domain.high, log=domain.log)
-            return value  # type: ignore[no-any-return]
+    def _value(
+        self, number: int, name: str, domain: Domain, settled: Mapping[str, Any]
+    ) -> OptionValue:
+        """A proposal's value of one setting, as Optuna's ``Trial.suggest_...`` would give it."""
+        meant = self._meant(name, domain)
+        if name in settled and _fits(domain, settled[name]):
+            value = settled[name]
+        else:
+            trial = self.storage.get_trial(number)
+            value = self.study.sampler.sample_independent(self.study, trial, name, meant)
+        kept = meant.to_internal_repr(value)
+        self.storage.set_trial_param(number, name, kept, meant)
+        return meant.to_external_repr(kept)  # type: ignore[no-any-return]
 
-        return trial.number, propose(self.space, choose, self.data)
+    def _meant(self, name: str, domain: Domain) -> BaseDistribution:
+        """The distribution of a setting, made once."""
+        if name not in self._distributions or self._distributions[name][0] is not domain:
+            self._distributions[name] = (domain, distribution(domain))
+        return self._distributions[name][1]
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what a sampler of the user's own raises into a message."""
+        try:
+            yield
+        except ToolError:
+            raise
+        except Exception as error:
+            if not self.row.named:
+                raise
+            raise StudyError(
+                f"--sampler {self.name} failed ({type(error).__name__}: {error}); see what it"
+                " needs, or choose another one"
+            ) from error
 
     def add(self, values: Mapping[str, OptionValue], domains: Mapping[str, Domain]) -> int:
         """Enter a proposal that the sampler did not make; it is told of its result like others."""
@@ -188,10 +249,11 @@ class Proposer:
         system_attributes: Mapping[str, Any],
         values: Sequence[float] | None,
     ) -> int:
+        filled = self._filled(parameters)
         template = optuna.trial.create_trial(
             state=state,
-            params=dict(parameters),
-            distributions=dict(distributions),
+            params={**filled, **parameters},
+            distributions={n: distribution(self.flat[n]) for n in filled} | dict(distributions),
             system_attrs=dict(system_attributes),
             values=values if state is TrialState.COMPLETE else None,
         )
@@ -199,20 +261,59 @@ class Proposer:
         self.count += 1
         return self.count - 1
 
+    def _filled(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that do not matter beside those given, for a sampler that must have them all."""
+        chance = random.Random(proposal_seed(self.seed, self.count))
+        values = {name: _drawn(domain, chance) for name, domain in self.flat.items()}
+        return {name: value for name, value in values.items() if name not in parameters}
+
     def tell(self, number: int, state: str, values: list[float] | None) -> None:
         """Tell how a proposal ended: complete with its values, pruned or failed."""
-        complete = TOLD[state] is TrialState.COMPLETE
-        self.study.tell(number, values if complete else None, state=TOLD[state])
+        told = TOLD[state]
+        given = values if told is TrialState.COMPLETE else None
+        if self.row.named:  # it may note something; what it is made from must not hang on the past
+            self.study.sampler = self._made(self.row.make, number)
+        with self._explained():
+            trial = self.storage.get_trial(number)
+            self.study.sampler.after_trial(self.study, trial, told, given)
+        self.storage.set_trial_state_values(number, told, given)
 
-    def notes(self, number: int) -> tuple[dict[str, str], dict[str, Any]]:
-        """(distributions as JSON, the sampler's own attributes) of a proposal."""
+    def notes(self, number: int) -> Notes:
+        """What is to be kept of a proposal."""
         trial = self.storage.get_trial(number)
-        distributions = {k: distribution_to_json(v) for k, v in trial.distributions.items()}
-        return distributions, dict(trial.system_attrs)
+        texts = {name: self._text(name, d) for name, d in trial.distributions.items()}
+        return Notes(dict(trial.params), texts, dict(trial.system_attrs))
+
+    def _text(self, name: str, given: BaseDistribution) -> str:
+        """A distribution as JSON; those of one parameter are equal but for a changed space."""
+        if name not in self._texts or self._texts[name][0] != given:
+            self._texts[name] = (given, distribution_to_json(given))
+        return self._texts[name][1]
 
     def sampler_state(self) -> dict[str, Any]:
         """What the sampler noted on the study as a whole."""
         return dict(self.storage.get_study_system_attrs(self.study_id))
+
+
+def _drawn(domain: Domain, chance: random.Random) -> OptionValue:
+    if isinstance(domain, Choice):
+        return chance.choice(domain.values)
+    if domain.is_integer:
+        return chance.randint(int(domain.low), int(domain.high))
+    return chance.uniform(domain.low, domain.high)
+
+
+def try_out(sampler: str, objectives: Mapping[str, str], space: Space, data: DataFacts) -> None:
+    """Let a sampler that is given by a dotted name propose a few times, before any study is made.
+
+    Raises:
+        StudyError: It cannot.
+    """
+    proposer = Proposer(sampler, objectives, seed=0, space=space, data=data)
+    for count in range(TRIED_OUT):
+        number, _ = proposer.ask()
+        values = [float(count + column) for column in range(len(objectives))]
+        proposer.tell(number, "complete", values)
 
 
 def mirrored_distributions(
@@ -245,3 +346,15 @@ def mirrored_distributions(
                 low, high = min(now.low, old.low), max(now.high, old.high)
                 merged[name] = IntDistribution(low, high, log=now.log)
     return merged
+
+
+__all__ = [
+    "SAMPLERS",
+    "Notes",
+    "Proposer",
+    "directions",
+    "distribution",
+    "mirrored_distributions",
+    "proposal_seed",
+    "try_out",
+]

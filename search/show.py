@@ -19,6 +19,7 @@ from search.failures import cause_of, failures_words, totals
 from search.front import front_means, front_numbers
 from search.kept import KeptFile, kept_data, kept_words, read_kept, size_words
 from search.outcome import DIVERGED, FAILED, REJECTED
+from search.proposed import proposal_counts
 from search.store import (
     RejectedRecord,
     StudyRecord,
@@ -157,6 +158,7 @@ def study_data(engine: Engine, name: str | None, *, target: float | None = None)
         "constraints": study.constraints,
         **study.identity,
         "settings": {k: v for k, v in study.settings.items() if k != "file"},
+        "proposals": proposal_counts(engine, study.id),
         "front": front_numbers(trials, study.objectives),
         "trials": [*shown.values(), *(_rejected_data(r) for r in rejected)],
     }

@@ -199,8 +199,8 @@ def run_study(
         space: A space file, the name of a shipped space, or a space (spaces.space.make_space).
         watch: Who wants to know how it goes.
         **flags: As the command line's: study, storage, trials, seeds, epochs, data, data_dir,
-            download, sampler, workers, device, gpus, processes, deterministic, seed, overrides,
-            includes, extend, time_limit, device_hours, patience, retry_failed.
+            download, sampler, max_seeds, enqueue, workers, device, gpus, processes, deterministic,
+            seed, overrides, includes, extend, time_limit, device_hours, patience, retry_failed.
 
     Returns:
         Trials, front, and why it ended.

@@ -67,7 +67,9 @@ CAP = re.compile(
 CAP_PATTERN = f"^{re.sub(r'[?]P<[a-z]+>', '', CAP.pattern)}$"
 
 Path = tuple[str | int, ...]
-SAMPLERS = ("nsga2", "tpe", "random", "grid")
+AUTO = "auto"
+SAMPLERS = ("nsga2", "tpe", "random", "grid", "nsga3", "gp", "evolution", AUTO)
+OPTUNA_SAMPLER = re.compile(r"optuna[.]samplers[.][A-Za-z]\w*")
 KEEP_WEIGHTS = ALL, FRONT, NONE = ("all", "front", "none")
 
 
@@ -298,6 +300,18 @@ def _objective(name: str) -> str:
     return one_of("objective", OBJECTIVES)(name)
 
 
+def _sampler(name: str) -> str:
+    """A sampler by name; a file, which others may have written, names no further code."""
+    if OPTUNA_SAMPLER.fullmatch(name):
+        return name
+    if "." in name or ":" in name:
+        raise ValueError(
+            f"{name!r} would run code by its name, which a space file cannot ask for: give it by"
+            f" the flag, --sampler {name}. In a file: {listing(SAMPLERS)}, or optuna.samplers.NAME"
+        )
+    return one_of("sampler", SAMPLERS)(name)
+
+
 def _no_mapping(value: Any) -> Any:
     if isinstance(value, dict):
         keys = ", ".join(f"{name}: {{...}}" for name in value)
@@ -316,8 +330,17 @@ BackboneName = Annotated[
 ]
 ObjectiveName = Annotated[StrictStr, AfterValidator(_objective), Names(lambda: OBJECTIVES)]
 CostName = Annotated[StrictStr, AfterValidator(one_of("cost", CAPPED)), Names(lambda: CAPPED)]
-SamplerName = Annotated[
-    StrictStr, AfterValidator(one_of("sampler", SAMPLERS)), Names(lambda: SAMPLERS)
+SamplerName: Any = Annotated[
+    StrictStr,
+    AfterValidator(_sampler),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "enum": list(SAMPLERS)},
+                {"type": "string", "pattern": f"^{OPTUNA_SAMPLER.pattern}$"},
+            ]
+        }
+    ),
 ]
 KeepName = Annotated[
     StrictStr,
@@ -367,6 +390,9 @@ class AttentionSection(Section):
     )
 
 
+GivenProposals: Any = Annotated[list[dict[StrictStr, Scalar]], Field(min_length=1)]
+
+
 class StudySection(Section):
     """Defaults of the command line; flags win over them."""
 
@@ -375,6 +401,8 @@ class StudySection(Section):
     sampler: SamplerName | None = None
     seed: Seed | None = None
     seeds: PositiveInt | None = None
+    max_seeds: PositiveInt | None = None
+    enqueue: GivenProposals | None = None
     keep_weights: KeepName | None = None
     target_accuracy: Target = None
     tune_baseline: bool | None = None

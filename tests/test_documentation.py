@@ -19,6 +19,7 @@ from search.outcome import STATES, EpochResult
 from search.plan import make_plan
 from search.recording import from_curve
 from search.samplers import SAMPLERS
+from spaces.document import SAMPLERS as NAMES
 from spaces.document import AttentionSection, Document, StudySection
 from spaces.metrics import METRICS
 from spaces.recipes import RECIPES
@@ -27,6 +28,7 @@ from spaces.training import OPTIMIZERS, SCHEDULES
 from spaces.training_section import SETTINGS, TrainingSection
 
 ROOT = Path(__file__).parent.parent
+SAMPLERS_PAGE = (ROOT / "docs" / "samplers.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BACKBONES = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
 DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
@@ -67,6 +69,27 @@ def test_every_module_of_timm_and_its_options_are_in_the_readme(name):
 @pytest.mark.parametrize("name", [*METRICS, *SAMPLERS, *DATASETS])
 def test_every_metric_sampler_and_data_set_is_in_the_readme(name):
     assert name in README
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_sampler_has_its_row(name):
+    rows = [line for line in SAMPLERS_PAGE.splitlines() if line.startswith(f"| `{name}` |")]
+    assert len(rows) == 1
+
+
+def test_the_documentations_own_sampler_is_one(tmp_path):
+    (code,) = re.findall(r"```python\n(# mine.py\n.*?)```", SAMPLERS_PAGE, re.S)
+    (tmp_path / "mine.py").write_text(code, encoding="utf-8")
+    plan = make_plan("smoke", includes=[str(tmp_path / "mine.py")], sampler="mine:sampler")
+    assert plan.sampler == "mine:sampler"
+
+
+def test_the_documentations_own_proposals_are_some():
+    (text,) = re.findall(r"```yaml\n(study:.*?)```", SAMPLERS_PAGE, re.S)
+    assert (
+        len(parse_space(f"backbone: resnet20\nattention: {{type: se}}\n{text}").study["enqueue"])
+        == 2
+    )
 
 
 @pytest.mark.parametrize("name", backbone.names())
@@ -130,8 +153,8 @@ def test_no_figure_is_left_to_fill_in(name):
     [
         *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
         *("docs/backbones.md", "docs/data.md", "docs/devices.md", "docs/explain.md"),
-        *("docs/failures.md", "docs/measurements.md", "docs/plan.md", "docs/spaces.md"),
-        *("docs/speed.md", "docs/training.md"),
+        *("docs/failures.md", "docs/measurements.md", "docs/plan.md", "docs/samplers.md"),
+        *("docs/spaces.md", "docs/speed.md", "docs/training.md"),
     ],
 )
 def test_files_that_are_named_are_there(name):

@@ -157,7 +157,7 @@ def test_a_finished_study_run_again_trains_nothing(ran):
         (("run", "--space", "smoke", "--trials", "0"), "--trials is 0; it must be 1 or more"),
         (("run", "--space", "smoke", "--trials", "x"), "valid integer"),
         (("run", "--space", "smoke", "--trials", "xyz"), "given: 'xyz'"),
-        (("run", "--space", "smoke", "--sampler", "nsga"), "Did you mean 'nsga2'"),
+        (("run", "--space", "smoke", "--sampler", "nsga"), "Did you mean 'nsga3'"),
         (("run", "--space", "smoke", "--data", "cifar11"), "Did you mean 'cifar10'?"),
         (("run", "--space", "smoke", "--data", "mnist"), "train-images-idx3-ubyte"),
         (("run", "--space", "smoke", "--device", "tpu"), "Allowed: cpu, cuda"),

@@ -9,6 +9,7 @@ from blocks.architecture import Architecture, Placement, resolve
 from blocks.backbone import site_table
 from blocks.errors import SpaceError, StudyError
 from search.outcome import Outcome
+from search.samplers import SAMPLERS
 from search.store import read_attempts, read_findings, read_proposals, read_trials
 
 SMALL = """
@@ -22,6 +23,12 @@ training: {epochs: 1}
 # none; se at the stem: 16 channels, r = 4 and 16 are 4 and 1 wide; se at the stages: 4, 8, 16 and
 # 1, 2, 4 wide. Five distinct candidates.
 SMALL_DISTINCT = 5
+
+# Those that model are slower, and model after 10 trials.
+SLOWER = {"tpe": 15, "gp": 13}
+EVERY_SAMPLER = pytest.mark.parametrize(
+    "sampler", [pytest.param(n, marks=pytest.mark.slow) if n == "gp" else n for n in SAMPLERS]
+)
 
 
 @pytest.fixture
@@ -43,9 +50,9 @@ def test_the_baseline_is_trial_0_and_is_there_once(opened):
     assert [t.baseline for t in study.trials.values()] == [True] + [False] * 7
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random", "grid"])
+@EVERY_SAMPLER
 def test_the_total_is_exact_and_nothing_is_evaluated_twice(opened, sampler):
-    total = 15 if sampler == "tpe" else 30
+    total = SLOWER.get(sampler, 30)
     study = opened(trials=total, sampler=sampler)
     assert drive(study) == total
     assert study.is_finished
@@ -53,7 +60,7 @@ def test_the_total_is_exact_and_nothing_is_evaluated_twice(opened, sampler):
     assert sorted(study.trials) == list(range(total))
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random", "grid"])
+@EVERY_SAMPLER
 def test_a_space_with_fewer_candidates_than_trials_ends_by_itself(opened, small, sampler):
     study = opened(small, trials=50, sampler=sampler)
     assert drive(study) == SMALL_DISTINCT
@@ -62,17 +69,52 @@ def test_a_space_with_fewer_candidates_than_trials_ends_by_itself(opened, small,
     assert "5 trained" in study.note
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random", "grid"])
-def test_stopped_and_continued_it_proposes_what_it_would_have(opened, tmp_path, sampler):
-    total = 18 if sampler == "tpe" else 40  # tpe is slow, and past its start-up after 10
-    whole = opened(trials=total, sampler=sampler, url=f"sqlite:///{tmp_path}/whole.db")
+RANGES = """
+backbone: resnet20
+attention:
+  type: [none, se, eca]
+  placement: [stem, stage]
+  reduction: [4, 16]
+training:
+  epochs: 1
+  learning_rate: {low: 0.01, high: 1, log: true}
+  batch_size: {low: 16, high: 64}
+"""
+CAPPED = SMALL.replace("[4, 16]", "[1, 2, 4, 8, 16]").replace(
+    "[stem, stage]", "[stem, stage, in-block]"
+)
+REPLAYED = {
+    "lists": (None, {}),
+    "ranges": (RANGES, {}),
+    "caps": (CAPPED + "constraints: {params: 1.01x baseline}\n", {}),
+    "two seeds": (RANGES, {"seeds": 2}),
+}
+
+
+@EVERY_SAMPLER
+@pytest.mark.parametrize("kind", REPLAYED)
+def test_stopped_and_continued_it_proposes_what_it_would_have(opened, tmp_path, sampler, kind):
+    text, flags = REPLAYED[kind]
+    if text is RANGES and sampler == "grid":
+        pytest.skip("grid needs lists")
+    path = tmp_path / "space.yaml"
+    path.write_text(text or "")
+    space = str(path) if text else "attention"
+    total = SLOWER.get(sampler, 40) * flags.get("seeds", 1)
+    flags = {"trials": total, "sampler": sampler, **flags}
+    whole = opened(space, url=f"sqlite:///{tmp_path}/whole.db", **flags)
     drive(whole)
     parts_url = f"sqlite:///{tmp_path}/parts.db"
     for stop_after in (1, 7, 4, 3):
-        drive(opened(trials=total, sampler=sampler, url=parts_url), stop_after=stop_after)
-    parts = opened(trials=total, sampler=sampler, url=parts_url)
+        cut = opened(space, url=parts_url, **flags)
+        drive(cut, stop_after=stop_after)
+        cut.next_assignment()  # begun, and never ended
+    parts = opened(space, url=parts_url, **flags)
     drive(parts)
     assert proposed(parts) == proposed(whole)
+    stored = [read_proposals(s.store.engine, s.id) for s in (parts, whole)]
+    kept = [[row for row in rows if row.verdict == "accepted"] for rows in stored]
+    assert kept[0] == kept[1]
 
 
 def test_a_trial_cut_off_by_a_kill_runs_again_under_its_number_and_seed(opened):
@@ -163,13 +205,14 @@ def test_a_trial_that_kills_its_workers_fails_after_three(opened):
     assert study.is_finished
 
 
-def test_caps_reject_before_training_and_once_each(opened, tmp_path):
+@EVERY_SAMPLER
+def test_caps_reject_before_training_and_once_each(opened, tmp_path, sampler):
     path = tmp_path / "capped.yaml"
     path.write_text(SMALL.replace("[4, 16]", "[1, 4, 16]") + "constraints: {params: 270000}\n")
     # The baseline has 269,434 parameters. se at the stem adds 2 x 16 h = 32 h: 512, 128 or 32 for
     # h = 16, 4, 1. At the three stages 2 x (16 h1 + 32 h2 + 64 h3): 10,752 for r = 1, 2,688 for
     # r = 4 and 672 for r = 16. Over the cap of 566 more: the three of the stages.
-    study = opened(str(path), trials=30, sampler="random")
+    study = opened(str(path), trials=30, sampler=sampler)
     drive(study)
     assert sorted(t.params - 269434 for t in study.trials.values()) == [0, 32, 128, 512]
     rows = read_proposals(study.store.engine, study.id)

@@ -162,7 +162,7 @@ BAD = [
         "sampler",
         SPACE + "study:\n  sampler: nsga",
         4,
-        ["unknown sampler 'nsga'", "mean 'nsga2'?", "Allowed: nsga2, tpe, random, grid"],
+        ["unknown sampler 'nsga'", "mean 'nsga3'?", "Allowed: nsga2, tpe, random, grid"],
     ),
     ("study name", "name: a/b\n" + SPACE, 1, ["'a/b' is no name", "1 to 64 letters"]),
     (
@@ -676,6 +676,8 @@ GOOD = [
     SPACE + "constraints: {params: 1.05x baseline, macs: 1.2M, flops: 5e5}",
     SPACE + "constraints: {params: 300k, macs: 300000, flops: 2 x baseline}",
     "name: mine\nquestion: Which?\n" + SPACE + "study: {trials: 3, sampler: grid, seeds: 2}",
+    SPACE + "study: {sampler: optuna.samplers.TPESampler, max_seeds: 3}",
+    SPACE + "study: {enqueue: [{type: se, reduction: 16}, {type: none}]}",
 ]
 
 
@@ -707,6 +709,8 @@ def test_the_schema_accepts_what_the_reader_accepts(validator, text):
         (SPACE + "constraints: {params: true}", "$.constraints.params"),
         (SPACE + "constraints: {accuracy: 3}", "$.constraints"),
         (SPACE + "study: {sampler: nsga}", "$.study.sampler"),
+        (SPACE + "study: {sampler: mine.samplers.Own}", "$.study.sampler"),
+        (SPACE + "study: {enqueue: [{type: [se, eca]}]}", "$.study.enqueue"),
         (SPACE + "study: {seed: -1}", "$.study.seed"),
     ],
 )
