@@ -689,6 +689,7 @@ class Study:
         number = len(self.trials)
         candidates = [*(more or []), *([new] if new else [])]
         known = self._costs(new[0].architecture) if new else _known_costs(like)
+        notes = self._new_notes() if rows else None
 
         def kept() -> NewTrial:
             with self.store.transaction():
@@ -714,7 +715,7 @@ class Study:
                     [trial],
                     candidates=candidates,
                     proposals=rows or [],
-                    sampler_state=self._new_notes() if rows else None,
+                    sampler_state=notes,
                 )
             return trial
 
