@@ -96,11 +96,11 @@ def _evolution(seed: int) -> BaseSampler:
 
 # ``grid`` walks the candidates itself; ``auto`` becomes one of these (``search.auto``).
 SAMPLERS: dict[str, SamplerRow] = {
-    "nsga2": SamplerRow(f"NSGA-II, population {NSGA2_POPULATION}", _nsga2),
+    "nsga2": SamplerRow(f"NSGA-II, population {NSGA2_POPULATION}", _nsga2, flat=True),
     "tpe": SamplerRow("multivariate tree-structured Parzen estimator", _tpe),
     "random": SamplerRow("uniform over the space's parameters", by_chance),
     "grid": SamplerRow("every distinct candidate once, in the space's order", by_chance),
-    "nsga3": SamplerRow(f"NSGA-III, population {NSGA2_POPULATION}", _nsga3),
+    "nsga3": SamplerRow(f"NSGA-III, population {NSGA2_POPULATION}", _nsga3, flat=True),
     "gp": SamplerRow("Gaussian processes on all settings", _gp, flat=True, draws=GP_DRAWS),
     "evolution": SamplerRow(f"regularised evolution, population {POPULATION}", _evolution),
 }

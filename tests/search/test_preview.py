@@ -184,7 +184,7 @@ def test_a_changed_space_is_shown_and_refused_by_the_run_alone(folder, opened, s
         ((), "Missing option '--space'"),
         (("--space", "atention"), "Did you mean 'attention'"),
         (("--space", "smoke", "--trials", "0"), "--trials is 0"),
-        (("--space", "smoke", "--sampler", "nsga"), "Did you mean 'nsga2'"),
+        (("--space", "smoke", "--sampler", "randon"), "Did you mean 'random'"),
         (("--space", "smoke", "--storage", "sqlite:///no/x.db"), "there is no folder"),
         (("--space", "smoke", "--executor", "slurm"), "Allowed: local"),
         (("--space", "smoke", "--report", "no/r.html"), "there is no folder"),

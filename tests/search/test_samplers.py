@@ -131,8 +131,27 @@ def test_a_generation_may_end_out_of_order():
 # Samplers that model only what all trials share. ------------------------------------------------
 
 
-def test_gp_is_asked_for_all_settings_always():
-    made = proposer("gp")
+@pytest.mark.parametrize("name", ["nsga2", "nsga3", "tpe", "evolution"])
+def test_what_is_proposed_hangs_on_what_came_out(name):
+    """In a space with conditions, where no attention has one setting alone."""
+
+    def run(good):
+        made, found = proposer(name), []
+        for _ in range(60):
+            number, proposal = made.ask()
+            found.append(dict(proposal.values))
+            accuracy = 0.9 if proposal.values["type"] == good else 0.5
+            made.tell(number, "complete", [accuracy, 1.0])
+        return found
+
+    for good, other in (("se", "fca"), ("fca", "se")):
+        late = [values["type"] for values in run(good)[30:]]
+        assert late.count(good) > 1.5 * max(1, late.count(other)), late
+
+
+@pytest.mark.parametrize("name", ["gp", "nsga2", "nsga3"])
+def test_samplers_without_conditions_are_asked_for_all_settings_always(name):
+    made = proposer(name)
     flat = set(flat_domains(SPACE, DIGITS))
     assert flat == {"type", "placement", "reduction", "frequency"}
     for _ in range(3):
