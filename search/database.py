@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select
+from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, inspect, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 
@@ -15,9 +17,15 @@ from blocks.cached import is_untouched
 from blocks.errors import StudyError
 from search import tables
 from search.faults import fault_of
+from search.postgres import await_turn, engine_of, is_postgres, widen, with_driver
 
 BUSY_SECONDS = 10
 DEFAULT_STORAGE = "sqlite:///studies.db"
+INSERTS: dict[str, Callable[[Table], Any]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
+DRIVERS = {"psycopg": "'attention-search[postgres]'"}  # module -> what pip installs it by
 
 
 def storage_url(text: str) -> URL:
@@ -27,12 +35,12 @@ def storage_url(text: str) -> URL:
         StudyError: It is no SQLAlchemy URL, or names a database that keeps nothing.
     """
     try:
-        url = make_url(text)
+        url = with_driver(make_url(text))
         url.get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
         raise StudyError(
             f"--storage {shown(make_url(text))}: its driver {error.name!r} is not installed; pip"
-            f" install {error.name}"
+            f" install {DRIVERS.get(str(error.name), error.name)}"
         ) from None
     except (ArgumentError, NoSuchModuleError, ImportError):
         raise StudyError(
@@ -85,9 +93,13 @@ def open_for_writing(url: URL) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
     else:
-        engine = create_engine(url)
+        engine = engine_of(url) if is_postgres(url) else create_engine(url)
     with explained(url, engine), engine.begin() as connection:
+        if is_postgres(url):
+            await_turn(connection)
         tables.metadata.create_all(connection)
+        if is_postgres(url):
+            widen(connection)
         if connection.execute(select(tables.schema.c.version)).first() is None:
             connection.execute(insert(tables.schema).values(version=tables.SCHEMA_VERSION))
         _check_version(connection, url)
@@ -109,7 +121,7 @@ def open_for_reading(url: URL) -> Engine:
             )
         engine = _read_only_sqlite(url)
     else:
-        engine = create_engine(url)
+        engine = engine_of(url, reading=True) if is_postgres(url) else create_engine(url)
     with explained(url, engine), engine.connect() as connection:
         if not inspect(connection).has_table(tables.studies.name):
             raise StudyError(f"{shown(url)} holds no studies of this tool; name another --storage")
@@ -210,11 +222,30 @@ def _refusal(url: URL, error: DatabaseError) -> str:
     reason = str(error.orig).splitlines()[0] if error.orig else str(error)
     fault = fault_of(error)
     if fault is None:
-        return (
-            f"{shown(url)} cannot be opened: {reason}. Check that it is a database, and that the"
-            " file and its folder can be written"
-        )
+        cure = "that the file and its folder can be written"
+        if not is_sqlite(url):
+            cure = "that its server runs and lets this user in"
+        return f"{shown(url)} cannot be opened: {reason}. Check that it is a database, and {cure}"
     return f"{shown(url)} cannot be opened: {fault.words} ({reason}); {fault.cure}"
+
+
+@cache
+def _insert_missing(dialect: str, table: Table) -> Any:
+    return INSERTS[dialect](table).on_conflict_do_nothing()
+
+
+def add_missing(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows but for those whose key is there already, whoever has put it there."""
+    if not rows:
+        return
+    if connection.dialect.name in INSERTS:
+        connection.execute(_insert_missing(connection.dialect.name, table), list(rows))
+        return
+    keys = list(table.primary_key.columns)
+    for row in rows:
+        same = select(keys[0]).where(*(key == row[key.name] for key in keys))
+        if connection.execute(same).first() is None:
+            connection.execute(insert(table).values(**row))
 
 
 def tidy(url: URL) -> None:

@@ -13,9 +13,9 @@ import platform
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any, TypeGuard
 
 from optuna.distributions import BaseDistribution
@@ -24,6 +24,7 @@ from blocks.architecture import Architecture, architecture_cost, has_closed_cost
 from blocks.errors import SiteError
 from blocks.formulas import Cost
 from search.budgets import Front, Spent, ended_words, reached
+from search.caps import above_caps
 from search.database import shown
 from search.enqueued import Given, still_to_come, words
 from search.even_tuning import next_plain
@@ -39,15 +40,15 @@ from search.failures import (
     last_lines,
     said,
 )
-from search.front import front_numbers, objective_values
+from search.front import front_numbers
 from search.kept import Keeper, kept_data, kept_words
+from search.leases import LeaseLostError
 from search.outcome import (
     COMPLETE,
     FAILED,
     FINISHED,
     INTERRUPTED,
     LOST,
-    PRUNED,
     REUSED,
     RUNNING,
     SUCCEEDED,
@@ -63,10 +64,12 @@ from search.repeats import is_worth_repeating
 from search.sampler_table import MAX_DRAWS
 from search.samplers import Proposer, mirrored_distributions, proposal_seed
 from search.screen import Screen, rejected_words
+from search.sharing import Alone, Shared
 from search.spending import Meter
 from search.store import (
     ACCEPTED,
     IMPOSSIBLE,
+    OPEN,
     OVER_CAP,
     REPEATED,
     REPLICATED,
@@ -75,14 +78,16 @@ from search.store import (
     Store,
     StudyRecord,
     TrialRecord,
+    find_study,
     now,
     read_findings,
     read_proposals,
     read_trials,
 )
+from search.verdict import candidate_verdict
 from search.watch import Silent, Watch
 from spaces.candidate import Candidate
-from spaces.caps import cap_of, memory_of, still_stands
+from spaces.caps import memory_of, still_stands
 from spaces.drawing import (
     Proposal,
     baseline_candidates,
@@ -96,7 +101,6 @@ from spaces.metrics import COST, MEMORY, SPEED
 from spaces.parameters import Choice, Domain
 from spaces.training import Training
 
-OPEN = "open"
 OUT_OF_BUDGET = "out of budget"
 
 
@@ -146,49 +150,79 @@ class Study:
         plan: What to do.
         store: Where it is kept.
         record: The study as it is stored.
+        sharing: How other parents run it too; left out: none does.
     """
 
-    def __init__(self, plan: StudyPlan, store: Store, record: StudyRecord) -> None:
+    def __init__(
+        self,
+        plan: StudyPlan,
+        store: Store,
+        record: StudyRecord,
+        sharing: Alone | Shared | None = None,
+    ) -> None:
         self.plan = plan
         self.store = store
+        self.sharing = sharing or Alone(store)
         self.id = record.id
         self.objectives = record.objectives
         self.owner = f"{platform.node()} pid {os.getpid()}"
-        self.note = ""
         self.changed: Callable[[], None] = lambda: None
-        self.trials: dict[int, TrialRecord] = {}
-        self.by_candidate: dict[str, list[int]] = {}
-        self.rejected: dict[str, str] = {}  # digest -> why
         self.screen = Screen(plan.space)
         self.timed: set[int] = set()  # trials whose latency the screen has measured
-        self.waiting: deque[int] = deque()
         self.running: set[int] = set()
-        self.short: deque[str] = deque()
         self.deaths = Deaths()
         self.mistakes = Mistakes()
         self.stopped = ""
-        self.found: deque[Candidate] = deque()
-        self.open_proposals: dict[int, str] = {}
-        self.notes = record.sampler_state
-        self.repeats: dict[int, str] = {}
-        self.given: deque[Given] = deque()
         self.remarks: list[str] = []
         self._distinct: dict[str, tuple[Candidate, Proposal]] | bool | None = False
-        self._walk: Iterator[Proposal] | None = None
         self._counts: dict[str, Cost] = {}
-        self.proposer = Proposer(
-            plan.sampler, self.objectives, seed=plan.seed, space=plan.space, data=plan.data
-        )
-        self.keeper = Keeper(store, plan.storage, self.id, plan.study, plan.keep_weights)
-        self.front = Front(self.objectives)
+        self._drawn_at = 0  # finished trials when no proposal was a trial
         self.meter = Meter(store, self.id, self.owner, plan.devices_of_attempt)
         self.retried = retry_failed(store, self.id) if plan.retry_failed else []
-        self._load(record)
+        self._hold(record)
+        self.keeper = Keeper(
+            store,
+            plan.storage,
+            self.id,
+            plan.study,
+            plan.keep_weights,
+            shared=self.sharing.is_shared,
+        )
         self._add_baselines()
         self.keeper.tidy()
         self._settle_weights()
 
     # Rebuilding from the database. ---------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Forget what is held, and hold what the database holds."""
+        record = find_study(self.store.snapshot, self.plan.study)
+        assert record is not None  # it is being run
+        self._hold(record)
+
+    def _hold(self, record: StudyRecord) -> None:
+        self.note = ""
+        self.trials: dict[int, TrialRecord] = {}
+        self.by_candidate: dict[str, list[int]] = {}
+        self.rejected: dict[str, str] = {}  # digest -> why
+        self.timed &= self.running  # other numbers may have become others'
+        self.waiting: deque[int] = deque()
+        self.short: deque[str] = deque()
+        self.found: deque[Candidate] = deque()
+        self.open_proposals: dict[int, str] = {}
+        self.notes = record.sampler_state
+        self.repeats: dict[int, str] = {}
+        self.given: deque[Given] = deque()
+        self.front = Front(self.objectives)
+        self._walk: Iterator[Proposal] | None = None
+        self.proposer = Proposer(
+            self.plan.sampler,
+            self.objectives,
+            seed=self.plan.seed,
+            space=self.plan.space,
+            data=self.plan.data,
+        )
+        self._load(record)
 
     def _load(self, record: StudyRecord) -> None:
         proposals = read_proposals(self.store.engine, self.id)
@@ -209,7 +243,7 @@ class Study:
         self.given = deque(still_to_come(self.plan.enqueue, proposals))
         for trial in read_trials(self.store.engine, self.id):
             self._know(trial)
-            if trial.state == RUNNING:
+            if trial.state == RUNNING and not self.sharing.is_shared:
                 owner, when = self.meter.cut_off(trial.number)
                 self._put_back(trial, LOST, said(PARENT_ENDED, owner), finished=when)
             if self.plan.latency and trial.state in SUCCEEDED and trial.latency_ratio is None:
@@ -258,19 +292,27 @@ class Study:
     # What to do next. ----------------------------------------------------------------------------
 
     def next_assignment(self) -> Assignment | None:
-        """The next trial to evaluate, or None where there is none at the moment."""
+        """The next trial to evaluate, or None where there is none at the moment.
+
+        Others may evaluate trials meanwhile (``sharing.elsewhere``): then ask again later.
+        """
         if self.stopped or self.budget_reached():
             return None
+        return self.sharing.next(self._next_assignment)
+
+    def _next_assignment(self) -> Assignment | None:
+        if self.sharing.is_shared and self.budget_reached():
+            return None  # by what the others have spent and found
         while not self.waiting:
             if len(self.trials) >= self.plan.trials or not self._decide():
                 return None
         number = self.waiting.popleft()
         trial = self.trials[number]
-        attempt = self.store.start_attempt(self.id, number, owner=self.owner)
+        trained = _is_trained(trial)
+        attempt = self.store.start_attempt(self.id, number, owner=self.owner, timed=trained)
         trial.state = RUNNING
         self.running.add(number)
         self.meter.started(number)
-        trained = _is_trained(trial)
         return Assignment(
             number,
             attempt,
@@ -319,12 +361,12 @@ class Study:
         """Whether nothing runs and nothing more is to be begun."""
         if self.running:
             return False
-        return bool(self.stopped or self.budget_reached()) or self._is_done
+        return bool(self.stopped or self.budget_reached()) or self.is_done
 
     @property
-    def _is_done(self) -> bool:
-        """Whether nothing waits and nothing more is to be decided."""
-        if self.waiting:
+    def is_done(self) -> bool:
+        """Whether nothing waits, nobody else evaluates, and nothing more is to be decided."""
+        if self.waiting or self.sharing.elsewhere:
             return False
         return len(self.trials) >= self.plan.trials or (bool(self.note) and not self.found)
 
@@ -347,8 +389,17 @@ class Study:
             or self._add_given()
             or self._add_found()
             or self._add_plain()
-            or self._add_proposal()
+            or self._add_new()
         )
+
+    def _add_new(self) -> bool:
+        """Propose; where that came to nothing, only again for what has finished since."""
+        finished = sum(trial.state in FINISHED for trial in self.trials.values())
+        again = self.plan.max_seeds > self.plan.seeds and finished != self._drawn_at
+        if self.note and not again:
+            return False
+        self._drawn_at = finished
+        return self._add_proposal()
 
     def _add_found(self) -> bool:
         """Take an architecture that a training has found, if it is new and within the caps."""
@@ -777,12 +828,19 @@ class Study:
         """Whether a trial may go on after this epoch."""
         trial = self.trials[number]
         trial.epochs = result.epoch
-        return True
+        return not self.sharing.is_lost(number)
 
     def on_finish(
         self, number: int, outcome: Outcome, provenance: Mapping[str, Any]
     ) -> TrialRecord:
-        """Record how a trial ended, then tell the sampler."""
+        """Record how a trial ended, then tell the sampler.
+
+        Raises:
+            LeaseLostError: Another parent evaluates it by now; nothing was recorded.
+        """
+        return self.sharing.recorded(number, lambda: self._finish(number, outcome, provenance))
+
+    def _finish(self, number: int, outcome: Outcome, provenance: Mapping[str, Any]) -> TrialRecord:
         trial = self.trials[number]
         if _is_trained(trial):  # it was timed alone; what it was before, it is again
             outcome = replace(outcome, state=_state_at_rest(trial), seconds=trial.seconds)
@@ -795,8 +853,6 @@ class Study:
         trial.seconds = outcome.seconds
         trial.finished = now()
         trial.measurements |= {(s, m): value for s, m, value in outcome.measurements}
-        if outcome.state == FAILED:
-            self._note_mistake(trial, outcome)
         told = self._verdict(trial)
         content = {**provenance, **self.plan.place.provenance, "command": command_line()}
         if self.plan.because:
@@ -806,15 +862,17 @@ class Study:
             content["latency"] = early.latency
         if "pretrained" in trial.training:
             content["weights"] = self._weights(trial) or trial.training["pretrained"]
+        self.meter.ended(number)
         files = self.keeper.rows(number, outcome)
         key = self.store.finish_trial(
             self.id, number, outcome, provenance=content, told=told, artefacts=files
         )
+        if outcome.state == FAILED:
+            self._note_mistake(trial, outcome)
         self.keeper.note(number, key, files)
         self._settle_weights()
         self._checkpoint(number).unlink(missing_ok=True)
         self.running.discard(number)
-        self.meter.ended(number)
         if outcome.found is not None:
             self._expect(number, outcome.found)
         if told is not None:
@@ -845,12 +903,16 @@ class Study:
             cause: As ``search.failures.said`` words it.
             traceback: The worker's last words, where it left some.
         """
+        with suppress(LeaseLostError):  # then it is another's already
+            self.sharing.recorded(number, lambda: self._lose(number, cause, traceback))
+
+    def _lose(self, number: int, cause: str, traceback: str) -> None:
         trial = self.trials[number]
         if self.deaths.is_too_many(number, trial.epochs, cause):
             line = f"{MAX_DEATHS} workers died over it; the last: {cause}"
             name = cause_of(cause, LOST)
             outcome = Outcome(FAILED, error=line, traceback=traceback, cause=name)
-            self.on_finish(number, outcome, {})
+            self._finish(number, outcome, {})
             return
         self.meter.ended(number)
         self._put_back(trial, LOST, cause, traceback=traceback)
@@ -863,7 +925,8 @@ class Study:
         for number in sorted(self.running):
             trial = self.trials[number]
             self.meter.ended(number)
-            self._put_back(trial, INTERRUPTED, said(STOPPED, "the study was stopped"))
+            with suppress(LeaseLostError):
+                self._put_back(trial, INTERRUPTED, said(STOPPED, "the study was stopped"))
         self.running.clear()
 
     def _put_back(self, trial: TrialRecord, ending: str, cause: str, **more: Any) -> None:
@@ -879,22 +942,8 @@ class Study:
             return None
         group = self._group(trial.digest)
         enough = 1 if trial.proposal in self.repeats else self.plan.seeds
-        if len(group) < enough:
-            return None
-        group = [other for other in group if other.proposal == trial.proposal]
-        if any(other.state not in FINISHED for other in group):
-            return None
-        scored = [
-            values
-            for other in group
-            if other.state in SUCCEEDED
-            and (values := objective_values(other, self.objectives)) is not None
-        ]
-        if scored:
-            means = [fmean(column) for column in zip(*scored, strict=True)]
-            return trial.proposal, COMPLETE, means
-        pruned = any(other.state == PRUNED for other in group)
-        return trial.proposal, PRUNED if pruned else FAILED, None
+        told = candidate_verdict(group, trial.proposal, self.objectives, enough)
+        return None if told is None else (trial.proposal, *told)
 
     def _told_of(self, trial: TrialRecord) -> None:
         told = self._verdict(trial)
@@ -922,13 +971,13 @@ class Study:
         """Why no further trial is begun although something is left to do; empty where none is."""
         if self.stopped:
             return "the same mistake has ended too many trials"
-        return "" if self._is_done else self.budget_reached()
+        return "" if self.is_done else self.budget_reached()
 
     def ending(self) -> tuple[str, str]:
         """(status, note) of a study that is run no longer, because it has come to an end."""
         if self.stopped:
             return "stopped", self.stopped.splitlines()[0]
-        which = "" if self._is_done else self.budget_reached()
+        which = "" if self.is_done else self.budget_reached()
         if which:
             done = sum(trial.state in FINISHED for trial in self.trials.values())
             total, waiting = self.plan.trials, len(self.waiting)
@@ -949,21 +998,8 @@ class Study:
     # What it has come to. ------------------------------------------------------------------------
 
     def above_caps(self, trial: TrialRecord) -> dict[str, float]:
-        """How far each capped cost is above its cap; 0 or below is allowed.
-
-        What became a trial was allowed then: the baseline always is, and a cap may have been
-        tightened since. Optuna's best trials must be our front, so no trial is above 0.
-        """
-        architecture = Architecture.from_json(trial.architecture)
-        sized = self.plan.data.of_size(architecture.input_size)
-        above = {}
-        for constraint in self.plan.space.constraints:
-            value, cap = (
-                trial.metric(constraint.metric),
-                cap_of(constraint, architecture.backbone, sized),
-            )
-            above[constraint.metric] = min(0.0, value - cap) if value is not None else 0.0
-        return above
+        """How far each capped cost of a trial is above its cap; 0 or below is allowed."""
+        return above_caps(trial, self.plan.space.constraints, self.plan.data)
 
     def mirrored_distributions(self) -> dict[str, BaseDistribution]:
         """One distribution of every parameter, for all trials of the study."""

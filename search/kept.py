@@ -85,9 +85,19 @@ class Keeper:
         study_id: The study.
         name: Its name.
         keep: "all", "front" (the front's and the baseline's) or "none" (of those to come).
+        shared: Whether other parents have files of their own, which are not in this folder.
     """
 
-    def __init__(self, store: Store, storage: URL, study_id: int, name: str, keep: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        storage: URL,
+        study_id: int,
+        name: str,
+        keep: str,
+        *,
+        shared: bool = False,
+    ) -> None:
         self.store = store
         self.keep = keep
         self.name = name
@@ -97,10 +107,17 @@ class Keeper:
             number: file
             for number, file in read_kept(store.engine, study_id).items()
             if Path(file.path).name == self._name(number)  # a reused trial's is its origin's
+            and (not shared or self._is_here(file))
         }
 
     def _name(self, number: int) -> str:
         return f"{self.name}-{number}.safetensors"
+
+    def _is_here(self, file: KeptFile) -> bool:
+        """Whether a file lies in this folder as its row describes it."""
+        path = self.home / file.path
+        there = path.is_file() and path.stat().st_size == file.bytes
+        return there and checksum(path) == file.sha256
 
     def place(self, number: int) -> str:
         """The file that a worker is to write; empty where nothing is kept."""

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, inspect, select
+from sqlalchemy import Connection, Engine, inspect, select
 
 from search import tables
+from search.database import add_missing
 
 
 @dataclass(frozen=True)
@@ -57,4 +58,4 @@ def keep_split(connection: Connection, kept: StoredSplit, sizes: Sequence[int]) 
             "sizes": list(sizes),
             "parts": base64.b64decode(kept.packed),
         }
-        connection.execute(insert(split).values(**content))
+        add_missing(connection, split, [content])

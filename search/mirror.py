@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -25,6 +25,7 @@ from search.samplers import directions
 from search.store import TrialRecord
 
 EVERY_SECONDS = 2.0
+LOOKS = 5  # for what others have added while this parent was about to end
 OURS = "attention-search"
 
 STATES = {
@@ -34,6 +35,27 @@ STATES = {
     FAILED: TrialState.FAIL,
     DIVERGED: TrialState.FAIL,
 }
+
+
+class Turn(Protocol):
+    """Says which of several parents keeps the mirror."""
+
+    def may_mirror(self) -> bool:
+        """Whether this one does, from now on for a while."""
+
+    def end_mirror(self) -> None:
+        """Let another one."""
+
+
+class Always:
+    """There is but one."""
+
+    def may_mirror(self) -> bool:
+        """It does."""
+        return True
+
+    def end_mirror(self) -> None:
+        """Nobody waits for it."""
 
 
 class Mirror:
@@ -47,6 +69,7 @@ class Mirror:
         distributions: The one distribution of every parameter.
         lock: Held while writing; the parent's own transactions hold it too.
         trials: Gives the study's trials as they stand.
+        turn: Says whether this parent keeps it, where there are several.
     """
 
     def __init__(
@@ -59,6 +82,7 @@ class Mirror:
         distributions: Mapping[str, BaseDistribution],
         lock: threading.RLock,
         trials: Callable[[], Sequence[TrialRecord]],
+        turn: Turn | None = None,
     ) -> None:
         self.url = url
         self.name = name
@@ -67,6 +91,7 @@ class Mirror:
         self.distributions = distributions
         self.lock = lock
         self.trials = trials
+        self.turn = turn or Always()
         self.problem = ""
         self._study: optuna.Study | None = None
         self._storage: optuna.storages.RDBStorage | None = None
@@ -102,6 +127,8 @@ class Mirror:
             closing = self._closing.is_set()
             try:
                 self._update()
+                if closing:
+                    self._hand_over()
                 self.problem = ""
             except Exception as error:  # the mirror must never take the study down
                 self.problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
@@ -120,6 +147,9 @@ class Mirror:
         self._study = self._storage = None
 
     def _update(self) -> None:
+        if not self.turn.may_mirror():
+            self._release()  # another writes: what there is must be read anew
+            return
         if self._study is None:
             self._open()
         trials = sorted(self.trials(), key=lambda trial: trial.number)
@@ -128,27 +158,62 @@ class Mirror:
             with self.lock:
                 self._enter(trial)
 
+    def _hand_over(self) -> None:
+        """Let another parent keep the mirror, and leave nothing that none of them has seen."""
+        for _ in range(LOOKS):
+            self.turn.end_mirror()
+            if not self._is_behind():
+                return
+            self._update()
+
+    def _is_behind(self) -> bool:
+        """Whether a trial has ended since, while it was this one's turn."""
+        return self._study is not None and any(
+            trial.number >= len(self._states) or self._states[trial.number] is TrialState.RUNNING
+            for trial in self.trials()
+            if trial.state in FINISHED
+        )
+
     def _open(self) -> None:
         storage = self._storage = _storage(self.url)
         with self.lock:
             if self._rebuild:
                 _forget(storage, self.name)
                 self._rebuild = False
-            study = optuna.create_study(
-                study_name=self.name,
-                storage=storage,
-                directions=directions(self.objectives),
-                load_if_exists=True,
-            )
-            if OURS not in study.user_attrs:
-                if study.trials:
-                    raise ValueError(f"Optuna study {self.name!r} here was made by something else")
-                study.set_user_attr(OURS, "mirror of this tool's own tables")
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                    study.set_metric_names(list(self.objectives))
+            study = self._ours(storage)
+            if not self._fits(study):
+                _forget(storage, self.name)
+                study = self._ours(storage)
             self._states = [trial.state for trial in study.get_trials(deepcopy=False)]
         self._study = study
+
+    def _ours(self, storage: optuna.storages.RDBStorage) -> optuna.Study:
+        """The mirrored study, made where there is none."""
+        study = optuna.create_study(
+            study_name=self.name,
+            storage=storage,
+            directions=directions(self.objectives),
+            load_if_exists=True,
+        )
+        if OURS not in study.user_attrs:
+            if study.trials:
+                raise ValueError(f"Optuna study {self.name!r} here was made by something else")
+            study.set_user_attr(OURS, "mirror of this tool's own tables")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(self.objectives))
+        return study
+
+    def _fits(self, study: optuna.Study) -> bool:
+        """Whether it holds our trials, with the distributions of what will be added."""
+        ours = {trial.number: trial.digest for trial in self.trials()}
+        return all(
+            ours.get(trial.number) == trial.user_attrs.get("digest")
+            and all(
+                self.distributions.get(n, kept) == kept for n, kept in trial.distributions.items()
+            )
+            for trial in study.get_trials(deepcopy=False)
+        )
 
     def _enter(self, trial: TrialRecord) -> None:
         """Add a trial, or tell one that was entered as running."""

@@ -161,8 +161,10 @@ class Meter:
         self._began = self._written = time.monotonic()
         self._since = now()
         self._row: int | None = None
+        self._looked = self._began
         self._before = wall_seconds(self.runs, self.spans)
         self._held = device_seconds(self.runs, self.spans)
+        self._own = 0.0  # of attempts of this process that have ended
         self._running: dict[int, float] = {}
 
     def cut_off(self, trial: int) -> tuple[str, str]:
@@ -188,20 +190,40 @@ class Meter:
         """An attempt has ended, in whatever way."""
         begun = self._running.pop(trial, None)
         if begun is not None:
-            self._held += (time.monotonic() - begun) * self.devices
+            self._own += (time.monotonic() - begun) * self.devices
 
     @property
     def seconds(self) -> float:
         """Of wall time; a process that starts no trial does not count."""
-        own = time.monotonic() - self._began if self._row is not None else 0.0
-        return self._before + own
+        return self._before + self._run_for
+
+    @property
+    def _run_for(self) -> float:
+        return time.monotonic() - self._began if self._row is not None else 0.0
 
     @property
     def device_seconds(self) -> float:
         """Of devices, those of running attempts included."""
         clock = time.monotonic()
         running = sum(clock - begun for begun in self._running.values())
-        return self._held + running * self.devices
+        return self._held + self._own + running * self.devices
+
+    def look(self) -> None:
+        """Count, now and then, what other processes have spent on the study meanwhile."""
+        clock = time.monotonic()
+        if clock - self._looked < BEAT_SECONDS:
+            return
+        self._looked = clock
+        engine, since = self.store.engine, _seconds(self._since)
+        spans = [
+            span
+            for span in read_spans(engine, self.study_id)
+            if span.owner != self.owner or span.started < since
+        ]
+        runs = [run for run in read_runs(engine, self.study_id, spans) if run.id != self._row]
+        own = Run(0, self.owner, since, since + self._run_for, self.devices)
+        self._before = wall_seconds([*runs, own], spans) - self._run_for
+        self._held = device_seconds(runs, spans)
 
     def beat(self, *, at_once: bool = False) -> None:
         """Write how long this process has run, now and then."""

@@ -15,7 +15,6 @@ _trial, _attempt, _proposal = tables.trials.c, tables.attempts.c, tables.proposa
 FIND_CANDIDATE = select(tables.candidates.c.digest).where(
     tables.candidates.c.digest == bindparam("wanted")
 )
-ADD_CANDIDATE = insert(tables.candidates)
 ADD_PROPOSALS = insert(tables.proposals)
 ADD_TRIAL = insert(tables.trials)
 ADD_MEASUREMENTS = insert(tables.measurements)
@@ -39,12 +38,12 @@ TELL_PROPOSAL = update(tables.proposals).where(
 )
 CHANGE_STUDY = update(tables.studies).where(tables.studies.c.id == bindparam("study"))
 
-_started = select(func.count()).where(_attempt.trial_id == bindparam("trial")).scalar_subquery()
+COUNT_ATTEMPTS = select(func.count()).where(_attempt.trial_id == bindparam("trial"))
 START_ATTEMPT = (
     insert(tables.attempts)
     .values(
         trial_id=bindparam("trial"),
-        number=_started + 1,
+        number=COUNT_ATTEMPTS.scalar_subquery() + 1,
         owner=bindparam("whose"),
         started=bindparam("moment"),
         cause="",

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import wraps
+from functools import cached_property, wraps
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, Row, func, insert, inspect, select, update
+from sqlalchemy import Connection, Engine, Row, func, insert, inspect, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from blocks.architecture import content_digest
@@ -25,15 +25,28 @@ from blocks.formulas import Cost
 from search import statements, tables
 from search.answers import keep_answers, keep_curve, read_further
 from search.convergence import AREA, curve_area
-from search.failures import BY_ENDING, said
+from search.database import add_missing
+from search.failures import BY_ENDING, PARENT_ENDED, said
 from search.faults import Outlast
-from search.outcome import REUSED, RUNNING, SUCCEEDED, WAITING, EpochResult, Outcome
+from search.leases import TRIAL, Leases, LeaseTakenError
+from search.outcome import (
+    FINISHED,
+    LOST,
+    REUSED,
+    RUNNING,
+    SUCCEEDED,
+    WAITING,
+    EpochResult,
+    Outcome,
+)
 from spaces.candidate import Candidate
 from spaces.metrics import COST, METRICS, SPEED
 from spaces.space import Space
 
 ACCEPTED, REPEATED, OVER_CAP, IMPOSSIBLE = "accepted", "repeated", "rejected", "impossible"
 REPLICATED = "replicated"  # repeated, and so another seed of its candidate
+OPEN = "open"  # the state of a proposal whose candidate has not ended
+LEASE_RAN_OUT = said(PARENT_ENDED, "its lease ran out")
 
 Write = TypeVar("Write", bound=Callable[..., Any])
 
@@ -260,6 +273,11 @@ def read_study(engine: Engine, name: str | None) -> StudyRecord:
     )
 
 
+def find_study(engine: Engine, name: str) -> StudyRecord | None:
+    """The study of this name, if there is one."""
+    return next((study for study in read_studies(engine) if study.name == name), None)
+
+
 def _studies_query() -> Any:
     space = tables.spaces
     return (
@@ -292,7 +310,18 @@ def _study(row: Row[Any]) -> StudyRecord:
 def read_trials(engine: Engine, study_id: int) -> list[TrialRecord]:
     """The trials of a study by number, with measurements; rejected proposals are not among them."""
     with engine.connect() as connection:
-        return _trials(connection, tables.trials.c.study_id == study_id)
+        return trials_within(connection, study_id)
+
+
+def trials_within(connection: Connection, study_id: int) -> list[TrialRecord]:
+    """The same as ``read_trials`` within a transaction that is open."""
+    return _trials(connection, tables.trials.c.study_id == study_id)
+
+
+def trials_where(engine: Engine, study_id: int, condition: Any) -> list[TrialRecord]:
+    """Those trials of a study of which a condition on ``search_trials`` holds, by number."""
+    with engine.connect() as connection:
+        return _trials(connection, (tables.trials.c.study_id == study_id) & condition)
 
 
 def find_trial(engine: Engine, study: StudyRecord, number: int) -> TrialRecord:
@@ -476,8 +505,17 @@ def read_attempts(engine: Engine, study_id: int) -> list[AttemptRecord]:
 
 def read_proposals(engine: Engine, study_id: int) -> list[ProposalRow]:
     """Every suggestion of the sampler, in order."""
+    return proposals_where(engine, study_id, true())
+
+
+def proposals_where(engine: Engine, study_id: int, condition: Any) -> list[ProposalRow]:
+    """Those suggestions of which a condition on ``search_proposals`` holds, in order."""
     proposal = tables.proposals
-    query = select(proposal).where(proposal.c.study_id == study_id).order_by(proposal.c.number)
+    query = (
+        select(proposal)
+        .where(proposal.c.study_id == study_id, condition)
+        .order_by(proposal.c.number)
+    )
     with engine.connect() as connection:
         return [
             ProposalRow(
@@ -563,6 +601,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.lock = threading.RLock()  # the mirror's thread writes to the same file
+        self.leases: Leases | None = None  # where several parents share a study
         self.outlast = Outlast(engine.url.render_as_string(hide_password=True))
         self._open: Connection | None = None
         self._trial_ids: dict[tuple[int, int], int] = {}
@@ -572,6 +611,13 @@ class Store:
     def is_writing(self) -> bool:
         """Whether a transaction is open."""
         return self._open is not None
+
+    @cached_property
+    def snapshot(self) -> Engine:
+        """For reading what was stored at one moment, also while others write."""
+        if self.engine.dialect.name == "postgresql":
+            return self.engine.execution_options(isolation_level="REPEATABLE READ")
+        return self.engine
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -640,14 +686,13 @@ class Store:
         digest = content_digest("text", [space.digest, space.text])
         known = select(tables.spaces.c.digest).where(tables.spaces.c.digest == digest)
         if connection.execute(known).first() is None:
-            connection.execute(
-                insert(tables.spaces).values(
-                    digest=digest,
-                    source=space.source,
-                    text=space.text,
-                    content=dict(space.content),
-                )
-            )
+            row = {
+                "digest": digest,
+                "source": space.source,
+                "text": space.text,
+                "content": dict(space.content),
+            }
+            add_missing(connection, tables.spaces, [row])
         return digest
 
     @outlasting
@@ -718,7 +763,7 @@ class Store:
             "baseline": candidate.is_baseline,
             **cost.to_json(),
         }
-        connection.execute(statements.ADD_CANDIDATE, row)
+        add_missing(connection, tables.candidates, [row])
 
     def _add_trial(self, connection: Connection, study_id: int, trial: NewTrial) -> None:
         origin = trial.origin
@@ -761,18 +806,41 @@ class Store:
                 )
 
     @outlasting
-    def start_attempt(self, study_id: int, number: int, *, owner: str) -> int:
+    def start_attempt(self, study_id: int, number: int, *, owner: str, timed: bool = False) -> int:
         """Note that a trial is being evaluated.
+
+        Args:
+            study_id: The study.
+            number: The trial.
+            owner: Who evaluates it.
+            timed: Whether it is trained already, and is but to be timed.
 
         Returns:
             How often it has been started, this time included.
+
+        Raises:
+            LeaseTakenError: Another parent evaluates it, or has done so.
         """
         with self.transaction() as connection:
             trial_id = self._trial_id(connection, study_id, number)
+            if self.leases is not None:
+                self._take(connection, self.leases, trial_id, number, timed=timed)
             row = {"trial": trial_id, "whose": owner, "moment": now()}
             attempt = int(connection.execute(statements.START_ATTEMPT, row).scalar_one())
             connection.execute(statements.CHANGE_TRIAL, {"trial": trial_id, "state": RUNNING})
         return attempt
+
+    def _take(
+        self, connection: Connection, leases: Leases, trial_id: int, number: int, *, timed: bool
+    ) -> None:
+        """Take the lease of a trial, and end the attempt of a parent that has lost it."""
+        wanted = {"trial": trial_id}
+        before = int(connection.execute(statements.COUNT_ATTEMPTS, wanted).scalar_one())
+        leases.take_trial(connection, number, before + 1)
+        state = select(tables.trials.c.state).where(tables.trials.c.id == trial_id)
+        if not timed and connection.execute(state).scalar_one() in FINISHED:
+            raise LeaseTakenError("it has ended")
+        self._end_attempt(connection, trial_id, LOST, LEASE_RAN_OUT, "", None)
 
     @outlasting
     def finish_trial(
@@ -800,6 +868,8 @@ class Store:
         """
         with self.transaction() as connection:
             trial_id = self._trial_id(connection, study_id, number)
+            if self.leases is not None:
+                self.leases.give_up(connection, TRIAL, number)
             ended: dict[str, Any] = {
                 "trial": trial_id,
                 "state": outcome.state,
@@ -876,6 +946,8 @@ class Store:
         """
         with self.transaction() as connection:
             trial_id = self._trial_id(connection, study_id, number)
+            if self.leases is not None:
+                self.leases.give_up(connection, TRIAL, number)
             connection.execute(statements.CHANGE_TRIAL, {"trial": trial_id, "state": state})
             self._end_attempt(
                 connection, trial_id, ending, cause, traceback, None, finished=finished
@@ -918,7 +990,7 @@ class Store:
             return digest
         made = tables.provenance
         if connection.execute(select(made.c.digest).where(made.c.digest == digest)).first() is None:
-            connection.execute(insert(made).values(digest=digest, content=dict(content)))
+            add_missing(connection, made, [{"digest": digest, "content": dict(content)}])
         self._known_provenance.add(digest)
         return digest
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import threading
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from blocks.errors import StudyError
+from blocks.errors import StudyError, listing
 from search.concurrency import settled
 from search.database import (
     checkpoint,
@@ -24,18 +20,23 @@ from search.database import (
 from search.determinism import check_deterministic
 from search.engine import Study, StudyResult
 from search.faults import ending_cleanly
+from search.holding import NEW_NAME, held
 from search.interruption import Interrupted
 from search.kept_split import keep_split
+from search.leases import is_shareable
 from search.mirror import Mirror
 from search.mounts import network_warning
 from search.outcome import RUNNING
 from search.plan import StudyPlan, make_plan
-from search.store import Store, StudyRecord, now, read_studies
+from search.sharing import Alone, Shared, sharing_of
+from search.store import Store, StudyRecord, find_study, now, read_trials
 from search.watch import Silent, Watch
 from spaces.space import Space, differences
 
 
-def open_study(plan: StudyPlan, store: Store) -> tuple[Study, bool]:
+def open_study(
+    plan: StudyPlan, store: Store, sharing: Alone | Shared | None = None
+) -> tuple[Study, bool]:
     """Make a study, or take up a stored one where it stopped.
 
     Returns:
@@ -44,7 +45,7 @@ def open_study(plan: StudyPlan, store: Store) -> tuple[Study, bool]:
     Raises:
         StudyError: The stored study has another space, data, epochs or seed.
     """
-    record = _find(store, plan.study)
+    record = find_study(store.engine, plan.study)
     extended = False
     if record is None:
         store.add_study(plan.study, plan.space, identity=plan.identity, settings=plan.settings)
@@ -52,27 +53,38 @@ def open_study(plan: StudyPlan, store: Store) -> tuple[Study, bool]:
         changes = changes_of(record, plan)
         if changes and not plan.extend:
             raise StudyError(_refusal(plan, changes))
+        if plan.retry_failed:
+            what = "failed trials stay as they are"
+            _refuse_while_others_run(plan, record, sharing, what, "--retry-failed")
         if changes:
+            _refuse_while_others_run(plan, record, sharing, "its space stays as it is", "--extend")
             store.change_space(record.id, plan.space, plan.identity)
             extended = True
-    record = _find(store, plan.study)
+    record = find_study(store.engine, plan.study)
     assert record is not None  # it was there, or has just been made
     if plan.place.kept is not None:
         with store.transaction() as connection:
             keep_split(connection, plan.place.kept, plan.data.sizes)
     owner = {"host": platform.node(), "pid": os.getpid(), "since": now()}
     store.update_study(record.id, status=RUNNING, note="", owner=owner, settings=plan.settings)
-    return Study(plan, store, record), extended
-
-
-def _find(store: Store, name: str) -> StudyRecord | None:
-    return next((study for study in read_studies(store.engine) if study.name == name), None)
+    return Study(plan, store, record, sharing), extended
 
 
 def changes_of(record: StudyRecord, plan: StudyPlan) -> list[str]:
     """In what a stored study differs from the plan, beside what may change."""
     changes = differences(record.space_content, plan.space.content)
     return changes + differences(record.identity, plan.identity)
+
+
+def _refuse_while_others_run(
+    plan: StudyPlan, record: StudyRecord, sharing: Alone | Shared | None, what: str, flag: str
+) -> None:
+    others = sharing.others(record.id) if sharing is not None else []
+    if others:
+        raise StudyError(
+            f"study {plan.study!r} is being run by {listing(others)}: {what} until they have"
+            f" ended; leave {flag} out, or wait for them"
+        )
 
 
 def _refusal(plan: StudyPlan, changes: list[str]) -> str:
@@ -83,41 +95,6 @@ def _refusal(plan: StudyPlan, changes: list[str]) -> str:
         f" - stored, + given):\n{lines}\n  Give the stored values, allow the change (--extend), or"
         f" name a new study (--study NAME)"
     )
-
-
-@contextmanager
-def held(plan: StudyPlan, store: Store) -> Iterator[None]:
-    """Hold a study for this process; the operating system lets go when the process ends.
-
-    Raises:
-        StudyError: Another process holds it; which.
-    """
-    folder = plan.artefacts
-    lock = FileLock(_lock_path(folder, plan.study))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        record = _find(store, plan.study)
-        owner = record.owner if record else {}
-        who = f"process {owner.get('pid', '?')} on {owner.get('host', 'this machine')}"
-        raise StudyError(
-            f"study {plan.study!r} is being run by {who} since {owner.get('since', '?')}; wait for"
-            " it, stop it, or name a new study (--study NAME)"
-        ) from None
-    except OSError as error:
-        raise StudyError(
-            f"{folder} cannot be written: {error.strerror or error}. Make the folder writable, or"
-            " keep results elsewhere (--storage)"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _lock_path(folder: Path, study: str) -> Path:
-    return folder / f"{study}.lock"
 
 
 def execute(plan: StudyPlan, watch: Watch | None = None) -> StudyResult:
@@ -143,18 +120,12 @@ def execute(plan: StudyPlan, watch: Watch | None = None) -> StudyResult:
     engine = open_for_writing(plan.storage)
     store = Store(engine)
     try:
-        with held(plan, store):
-            with explained(plan.storage):
-                study, extended = open_study(plan, store)
-            mirror = Mirror(
-                plan.storage,
-                plan.study,
-                study.objectives,
-                caps=study.above_caps,
-                distributions=study.mirrored_distributions(),
-                lock=store.lock,
-                trials=lambda: list(study.trials.values()),
-            )
+        with held(plan.artefacts, plan.study, store, cure=_cure(store)):
+            sharing = sharing_of(store, plan.study)
+            with explained(plan.storage), sharing.opening():
+                study, extended = open_study(plan, store, sharing)
+                sharing.enter(study)
+            mirror = _mirror(study)
             mirror.start(rebuild=extended or bool(study.retried))
             study.changed = mirror.changed
             status, note = "interrupted", ""
@@ -187,7 +158,30 @@ def _close(study: Study, mirror: Mirror, *, status: str, note: str) -> None:
     finally:
         mirror.close()
     if writable:
-        study.store.update_study(study.id, status=status, note=note)
+        study.sharing.leave(status, note)
+
+
+def _cure(store: Store) -> str:
+    if is_shareable(store.engine):
+        return ", stop it, or start another parent of it in a folder of its own"
+    return NEW_NAME
+
+
+def _mirror(study: Study) -> Mirror:
+    """Optuna's tables of a study; where parents share it, as the database has its trials."""
+    store, shared = study.store, study.sharing.is_shared
+    return Mirror(
+        study.plan.storage,
+        study.plan.study,
+        study.objectives,
+        caps=study.above_caps,
+        distributions=study.mirrored_distributions(),
+        lock=threading.RLock() if shared else store.lock,
+        trials=lambda: (
+            read_trials(store.snapshot, study.id) if shared else list(study.trials.values())
+        ),
+        turn=study.sharing,
+    )
 
 
 def run_study(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
+    DateTime,
     Float,
     ForeignKey,
     Index,
@@ -66,10 +68,10 @@ candidates = Table(
     Column("training", JSON, nullable=False),
     Column("data", JSON, nullable=False),
     Column("baseline", Boolean, nullable=False),
-    Column("params", Integer, nullable=False),
-    Column("trainable_params", Integer, nullable=False),
-    Column("macs", Integer, nullable=False),
-    Column("flops", Integer, nullable=False),
+    Column("params", BigInteger, nullable=False),
+    Column("trainable_params", BigInteger, nullable=False),
+    Column("macs", BigInteger, nullable=False),
+    Column("flops", BigInteger, nullable=False),
 )
 
 # One row per process that ran a study. seconds: until it was last heard of. devices: that one
@@ -229,7 +231,7 @@ artefacts = Table(
     Column("kind", String(32), nullable=False),
     Column("path", Text, nullable=False),
     Column("sha256", String(64), nullable=False),
-    Column("bytes", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
 )
 
 provenance = Table(
@@ -249,4 +251,17 @@ insights = Table(
     Column("content", JSON, nullable=False),
     Column("images", LargeBinary, nullable=False),
     Column("created", String(32), nullable=False),
+)
+
+# Who has what of a study on PostgreSQL, where several parents run it. kind: parent (it runs the
+# study), trial (it evaluates the trial of this number) or mirror. expires: by the database's clock.
+leases = Table(
+    "search_leases",
+    metadata,
+    Column("study_id", ForeignKey("search_studies.id"), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("expires", DateTime(timezone=True), nullable=False),
 )

@@ -26,6 +26,7 @@ from search.deaths import death_cause, memory_kills, telling_line
 from search.devices import environment_of, gpus_of
 from search.engine import Study
 from search.interruption import Interrupted
+from search.leases import LeaseLostError
 from search.outcome import FAILED, Assignment, EpochResult, Outcome
 from search.plan import StudyPlan
 from search.watch import Watch
@@ -165,13 +166,17 @@ class Pool:
             self._check_stopped()
             self._assign()
             running = sum(bool(worker and worker.assignment) for worker in self.slots)
-            if not running:
+            if not running and not self._is_awaiting():
                 return
             self._announce(running)
             for key, _ in self.selector.select(TICK_SECONDS):
                 self._hear(key.data)
             self.study.meter.beat()
             self.watch.tick()
+
+    def _is_awaiting(self) -> bool:
+        """Whether other parents evaluate trials that this one is to wait for."""
+        return self.study.sharing.elsewhere and not self.study.is_finished
 
     def _assign(self) -> None:
         for index, worker in enumerate(self.slots):
@@ -250,7 +255,12 @@ class Pool:
         outcome = Outcome.from_json(message["outcome"])
         if outcome.latency is not None:
             provenance["latency"] = outcome.latency
-        self.watch.finished(self.study.on_finish(number, outcome, provenance))
+        try:
+            trial = self.study.on_finish(number, outcome, provenance)
+        except LeaseLostError as error:
+            self.watch.lost(self.study.trials[number], str(error))
+            return
+        self.watch.finished(trial)
 
     def _bury(self, index: int, worker: Worker) -> str:
         """A worker has ended by itself: its trial is evaluated again by another; why it ended."""

@@ -154,7 +154,7 @@ def test_no_figure_is_left_to_fill_in(name):
         *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
         *("docs/backbones.md", "docs/data.md", "docs/devices.md", "docs/explain.md"),
         *("docs/failures.md", "docs/measurements.md", "docs/plan.md", "docs/samplers.md"),
-        *("docs/spaces.md", "docs/speed.md", "docs/training.md"),
+        *("docs/sharing.md", "docs/spaces.md", "docs/speed.md", "docs/training.md"),
     ],
 )
 def test_files_that_are_named_are_there(name):

@@ -1,8 +1,13 @@
+import secrets
+
 import pytest
+from postgres import NEEDED, is_needed, lacking, server
+from sqlalchemy import create_engine, text
 
 from search.database import open_for_writing, storage_url
 from search.mirror import Mirror
 from search.plan import make_plan
+from search.sharing import sharing_of
 from search.store import Store
 from search.study import open_study
 
@@ -48,3 +53,52 @@ def mirrored():
         assert mirror.problem == ""
 
     return mirror_
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """Gives the URL of a database by its name, on a server of this run."""
+    if reason := lacking():
+        if is_needed():
+            pytest.fail(f"{reason}, and {NEEDED} is set")
+        pytest.skip(reason)
+    with server() as url_of:
+        yield url_of
+
+
+@pytest.fixture
+def postgres(postgres_server, tmp_path, monkeypatch):
+    """The URL of a fresh database; files go to this test's folder."""
+    monkeypatch.chdir(tmp_path)
+    name = f"test_{secrets.token_hex(6)}"
+    engine = create_engine(postgres_server("postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield postgres_server(name)
+    with engine.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture
+def parents(postgres):
+    """Open a study as one more of its parents would, in this process."""
+    opened, entered = [], []
+
+    def parent(space="attention", **flags):
+        plan = make_plan(space, storage=postgres, **flags)
+        engine = open_for_writing(plan.storage)
+        opened.append(engine)
+        store = Store(engine)
+        sharing = sharing_of(store, plan.study)
+        with sharing.opening():
+            study = open_study(plan, store, sharing)[0]
+            sharing.enter(study)
+        entered.append(sharing)
+        return study
+
+    yield parent
+    for sharing in entered:
+        sharing.leave("interrupted", "")
+    for engine in opened:
+        engine.dispose()

@@ -1,0 +1,79 @@
+"""Holding a study: one process at a time runs it, or changes it, on SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from blocks.errors import StudyError, listing
+from search.leases import is_shareable, living_parents, one_at_a_time
+from search.store import Store, find_study
+
+CHANGING_SECONDS = 3600.0
+NEW_NAME = ", stop it, or name a new study (--study NAME)"
+
+
+@contextmanager
+def held(folder: Path, study: str, store: Store, *, cure: str = NEW_NAME) -> Iterator[None]:
+    """Hold a study for this process; the operating system lets go when the process ends.
+
+    Args:
+        folder: Beside the database, for what is too big for it; the lock's file lies there.
+        study: Its name.
+        store: Says who holds it.
+        cure: What can be done but to wait for that process.
+
+    Raises:
+        StudyError: Another process holds it; which. Or its folder cannot be written.
+    """
+    lock = FileLock(folder / f"{study}.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        record = find_study(store.engine, study)
+        owner = record.owner if record else {}
+        who = f"process {owner.get('pid', '?')} on {owner.get('host', 'this machine')}"
+        raise StudyError(
+            f"study {study!r} is being run by {who} since {owner.get('since', '?')}; wait for"
+            f" it{cure}"
+        ) from None
+    except OSError as error:
+        raise StudyError(
+            f"{folder} cannot be written: {error.strerror or error}. Make the folder writable, or"
+            " keep results elsewhere (--storage)"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def held_from_all(folder: Path, study: str, store: Store) -> Iterator[None]:
+    """Hold a study that is to be changed while nobody runs it, here or elsewhere.
+
+    Args:
+        folder: Beside the database, as for ``held``.
+        study: Its name.
+        store: The writing side of the database.
+
+    Raises:
+        StudyError: It is being run; by whom.
+    """
+    with held(folder, study, store, cure=", or stop it"):
+        if not is_shareable(store.engine):
+            yield
+            return
+        with one_at_a_time(store.engine, study, CHANGING_SECONDS):
+            record = find_study(store.engine, study)
+            parents = living_parents(store.engine, record.id) if record else []
+            if parents:
+                raise StudyError(
+                    f"study {study!r} is being run by {listing(parents)}; wait until they have"
+                    " ended, or stop them"
+                )
+            yield
