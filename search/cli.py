@@ -567,6 +567,45 @@ def spaces(
 
 
 @app.command()
+def merge(
+    others: Annotated[
+        list[str],
+        typer.Argument(
+            help="Databases to take studies from.", metavar="OTHER.db...", show_default=False
+        ),
+    ],
+    storage: Storage = STORAGE,
+    study: Annotated[
+        str | None, typer.Option(help="Take this study alone. (default: all of them)")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--as", help="The name that it gets here. (default: its own)", metavar="NAME"),
+    ] = None,
+    form: DataFormat = "table",
+) -> None:
+    """Take the studies of other databases into one, by digest and without doubles.
+
+    A study that is not here yet comes whole; of one that is, the trials that are lacking. The
+    others are not changed, and merging them again changes nothing. docs/sharing.md says the rest.
+
+    Examples: search merge laptop.db; search merge laptop.db --study attention --as attention-2
+    """
+    from search import output
+    from search.merge import joined_table, refusals
+    from search.merge import merge as join
+
+    _known_format(form, ("table", "json"))
+    rows = join(others, storage=storage, study=study, name=name)
+    if form == "json":
+        output.emit(output.json_text([row.to_json() for row in rows]))
+    else:
+        output.results.print(joined_table(rows))
+    if refused := refusals(rows):
+        raise StudyError(refused)
+
+
+@app.command()
 def doctor(storage: Storage = STORAGE, form: DataFormat = "table") -> None:
     """Say what of this machine works, with the cure for what does not.
 

@@ -25,7 +25,7 @@ def candidate_verdict(
     if len(group) < enough:
         return None
     group = [trial for trial in group if trial.proposal == proposal]
-    if any(trial.state not in FINISHED for trial in group):
+    if not group or any(trial.state not in FINISHED for trial in group):
         return None
     scored = [
         values

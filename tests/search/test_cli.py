@@ -170,7 +170,7 @@ def test_a_finished_study_run_again_trains_nothing(ran):
         (("run", "--space", "smoke", "--report", "no/r.html"), "there is no folder"),
         (("run", "--space", "smoke", "--device", "cuda"), "finds no GPU"),
         (("run", "--space", "smoke", "--study", "-x"), "is no name"),
-        (("run", "--space", "smoke", "--storage", "postgresql+psycopg://u:s@h/x"), "not installed"),
+        (("run", "--space", "smoke", "--storage", "mysql+pymysql://u:s@h/x"), "not installed"),
         (
             (
                 "run",
