@@ -554,7 +554,8 @@ class Study:
             candidate, verdict, reason = self._judge(proposal)
             idle = [name for name in given if name not in proposal.values]
             if idle:
-                verdict, reason = IMPOSSIBLE, f"drawn without the {idle[0]} that was given"
+                reason = f"drawn without the {idle[0]} that was given"
+                candidate, verdict = None, IMPOSSIBLE  # that candidate is kept nowhere
             elif verdict == ACCEPTED and candidate is not None:
                 row = self._row(number, candidate, ACCEPTED, "", OPEN)
                 self.open_proposals[number] = candidate.digest
