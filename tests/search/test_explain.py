@@ -16,6 +16,7 @@ from search import explain as module
 from search.cli import app
 from search.database import open_for_reading, storage_url
 from search.datasets import load_data
+from search.engine import StudyResult
 from search.explain import explain
 from search.explained import explained_parts, top_groups
 from search.insight.panel import check_output, write_panel
@@ -198,8 +199,8 @@ def test_the_command_prints_json_alone(study, load, storage, monkeypatch, tmp_pa
 def ran(monkeypatch, storage, *flags, load=None):
     """``search run`` on the study that has ended, which trains nothing."""
     monkeypatch.setattr(module, "_kept", lambda study, storage: load)
-    result = SimpleNamespace(
-        study="tiny", front=[0], trials=[], note="", warning="", weights="", succeeded=True
+    result = StudyResult(
+        "tiny", storage, {"accuracy": "max"}, [SimpleNamespace(state="complete")], [0]
     )
     monkeypatch.setattr("search.study.execute", lambda plan, watch: result)
     monkeypatch.setattr("search.show.front_table", lambda *a, **k: "")
