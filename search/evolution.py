@@ -20,9 +20,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+from search.chance import UniformSampler
 
 POPULATION = 20  # the paper has 100
 SAMPLE = 5  # of the population take part in a tournament; the paper has 25
@@ -32,7 +33,7 @@ STEP = 0.1  # deviation of a change within a range, as a share of it
 PARENT = "evolution:parent"
 
 
-class RegularisedEvolution(BaseSampler):
+class RegularisedEvolution(UniformSampler):
     """Proposes a member of the population with one setting changed.
 
     Args:
@@ -44,8 +45,8 @@ class RegularisedEvolution(BaseSampler):
     def __init__(self, *, seed: int, population: int = POPULATION, sample: int = SAMPLE) -> None:
         self.population = population
         self.sample = sample
-        self._chance = random.Random(seed)
-        self._random = RandomSampler(seed=seed)
+        super().__init__(seed=seed)
+        self._generator = random.Random(seed)
         self._parent: FrozenTrial | None = None
         self._changed: set[str] = set()
 
@@ -58,27 +59,15 @@ class RegularisedEvolution(BaseSampler):
         parent = self._parent = self._winner(alive, study.directions)
         names = sorted(n for n, d in parent.distributions.items() if not d.single())
         count = min(len(names), 1 + _failures(trials) // PATIENCE)
-        self._changed = set(self._chance.sample(names, count))
+        self._changed = set(self._generator.sample(names, count))
         study._storage.set_trial_system_attr(trial._trial_id, PARENT, parent.number)
 
     def _winner(
         self, alive: list[FrozenTrial], directions: Sequence[StudyDirection]
     ) -> FrozenTrial:
         order = tournament_order([trial.values for trial in alive], directions)
-        drawn = self._chance.sample(range(len(alive)), min(self.sample, len(alive)))
+        drawn = self._generator.sample(range(len(alive)), min(self.sample, len(alive)))
         return alive[min(drawn, key=lambda index: order[index])]
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """No parameters at once: which there are hangs on those asked before."""
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """No parameters at once."""
-        return {}
 
     def sample_independent(
         self,
@@ -90,10 +79,10 @@ class RegularisedEvolution(BaseSampler):
         """The parent's value or a neighbour of it; of chance where the parent has none."""
         inherited = self._parent.params if self._parent is not None else {}
         if param_name not in inherited or not _holds(param_distribution, inherited[param_name]):
-            return self._random.sample_independent(study, trial, param_name, param_distribution)
+            return super().sample_independent(study, trial, param_name, param_distribution)
         value = inherited[param_name]
         if param_name in self._changed:
-            return neighbour(value, param_distribution, self._chance)
+            return neighbour(value, param_distribution, self._generator)
         return value
 
 
