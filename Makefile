@@ -14,7 +14,7 @@ test: $(READY)  ## the default test suite
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 slow: $(READY)  ## the slower checks
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto --maxprocesses 4
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -142,10 +142,8 @@ def test_optuna_loads_the_study(ran):
 
 def test_a_finished_study_run_again_trains_nothing(ran):
     before = shown(ran[0], "mine")
-    started = time.monotonic()
     search("run", "--space", "mine.yaml", cwd=ran[0], check=0)
     assert shown(ran[0], "mine") == before
-    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize(

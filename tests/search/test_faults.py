@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -212,10 +211,8 @@ def test_a_disk_that_stays_full_ends_the_study_and_loses_nothing(plan, tmp_path,
     monkeypatch.setattr(faults, "WAIT_SECONDS", 0.3)
     with monkeypatch.context() as patch:
         limit_pages(patch, pages_of(tmp_path) + 2)
-        started = time.monotonic()
         with pytest.raises(StorageFault, match="its disk is full. What had finished is kept; make"):
             execute(plan(trials=40))
-        assert time.monotonic() - started < 20
     assert quick.workers_of(os.getpid()) == []
     kept = states(tmp_path)
     assert kept[:2] == ["complete"] * 2

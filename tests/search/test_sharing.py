@@ -503,9 +503,9 @@ def test_who_is_stopped_while_it_decides_does_not_stop_the_others(postgres):
     entered, leave = threading.Event(), threading.Event()
 
     def stopped():
-        with one_at_a_time(engines[0], "s", 0.3):
+        with one_at_a_time(engines[0], "s", 2):
             entered.set()
-            leave.wait(20)
+            leave.wait(60)
 
     thread = threading.Thread(target=stopped)
     thread.start()
@@ -513,9 +513,10 @@ def test_who_is_stopped_while_it_decides_does_not_stop_the_others(postgres):
     started = time.monotonic()
     with one_at_a_time(engines[1], "s", 5):
         waited = time.monotonic() - started
+        assert thread.is_alive()
     leave.set()
     thread.join()
-    assert 0.1 < waited < 10
+    assert waited > 0.1
     with one_at_a_time(engines[0], "s", 5), one_at_a_time(engines[1], "another", 5):
         pass
     for engine in engines:
