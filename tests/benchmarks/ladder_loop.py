@@ -51,8 +51,9 @@ def main():
 
     def objective(trial):
         candidate = trial.suggest_categorical("candidate", list(CANDIDATES))
-        torch.manual_seed(arguments.seed)
-        network = make_network(candidate, data, arguments.seed).to(device)
+        seed = trial.suggest_int("seed", arguments.seed, arguments.seed + arguments.seeds - 1)
+        torch.manual_seed(seed)
+        network = make_network(candidate, data, seed).to(device)
         if arguments.lean:
             network = network.to(memory_format=torch.channels_last)
         optimiser = torch.optim.SGD(
@@ -67,7 +68,7 @@ def main():
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
         criterion = nn.CrossEntropyLoss()
         for epoch in range(1, arguments.epochs + 1):
-            loader = batches(on_device, training, arguments.seed, epoch, arguments.lean)
+            loader = batches(on_device, training, seed, epoch, arguments.lean)
             train_one_epoch(network, loader, optimiser, scheduler, criterion, device)
             accuracy = evaluate(network, on_device.part("validation"), device)
             trial.report(accuracy, epoch)

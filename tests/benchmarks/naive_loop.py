@@ -113,6 +113,7 @@ def read_arguments(parser):
     parser.add_argument("--crop", type=int, default=1)
     parser.add_argument("--flip", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1, help="of each candidate, from --seed on")
     parser.add_argument("--loader-workers", type=int, default=0)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--device", default="cpu")
@@ -124,15 +125,17 @@ def read_arguments(parser):
 
 
 def search(objective, arguments, candidates):
-    sampler = optuna.samplers.GridSampler({"candidate": candidates}, seed=arguments.seed)
+    seeds = list(range(arguments.seed, arguments.seed + arguments.seeds))
+    grid = {"candidate": candidates, "seed": seeds}
+    sampler = optuna.samplers.GridSampler(grid, seed=arguments.seed)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name="attention", storage=arguments.storage, sampler=sampler, direction="maximize"
     )
     started, worked = time.perf_counter(), time.process_time()
-    study.optimize(objective, n_trials=len(candidates))
+    study.optimize(objective, n_trials=len(candidates) * len(seeds))
     taken = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - worked}
-    accuracies = {trial.params["candidate"]: trial.value for trial in study.trials}
+    accuracies = {"{candidate}, seed {seed}".format(**t.params): t.value for t in study.trials}
     print(json.dumps({**taken, "accuracies": accuracies}))
 
 
@@ -145,8 +148,9 @@ def main():
 
     def objective(trial):
         candidate = trial.suggest_categorical("candidate", list(CANDIDATES))
-        torch.manual_seed(arguments.seed)
-        network = make_network(candidate, data, arguments.seed).to(device)
+        seed = trial.suggest_int("seed", arguments.seed, arguments.seed + arguments.seeds - 1)
+        torch.manual_seed(seed)
+        network = make_network(candidate, data, seed).to(device)
         workers = {
             "num_workers": arguments.loader_workers,
             "persistent_workers": arguments.loader_workers > 0,

@@ -44,6 +44,7 @@ class Task:
         crop: Pixels around an image.
         flip: Whether images are mirrored at random.
         include: A file that registers the data set, if it needs one.
+        seeds: Trials of each candidate.
     """
 
     data: str
@@ -51,6 +52,11 @@ class Task:
     crop: int
     flip: bool
     include: str = ""
+    seeds: int = 1
+
+    @property
+    def trials(self):
+        return self.seeds * len(CANDIDATES)
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ def script(name, task, folder, *, seed, **switches):
     file = Path(folder, f"{name}-{time.monotonic_ns()}.db")
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--storage", f"sqlite:///{file}"]
     command += ["--data", task.data, "--epochs", str(task.epochs), "--crop", str(task.crop)]
-    command += ["--seed", str(seed), *(["--flip"] if task.flip else [])]
+    command += ["--seed", str(seed), "--seeds", str(task.seeds), *(["--flip"] if task.flip else [])]
     command += ["--include", task.include] if task.include else []
     for switch, value in switches.items():
         flag = f"--{switch.replace('_', '-')}"
@@ -136,7 +142,8 @@ def ours(task, folder, *, seed, device="cpu", workers=None, overrides=()):
         study="ours",
         storage=f"sqlite:///{folder}/ours-{number}.db",
         data=task.data,
-        trials=len(CANDIDATES),
+        trials=task.trials,
+        seeds=task.seeds,
         sampler="grid",
         seed=seed,
         device=device,
@@ -145,8 +152,9 @@ def ours(task, folder, *, seed, device="cpu", workers=None, overrides=()):
         includes=[task.include] if task.include else [],
     )
     seconds = time.perf_counter() - started
-    assert [trial.state for trial in result.trials] == ["complete"] * len(CANDIDATES)
-    accuracies = {trial.label: trial.accuracy for trial in result.trials}
+    assert [trial.state for trial in result.trials] == ["complete"] * task.trials
+    accuracies = {f"{trial.label}, seed {trial.seed}": trial.accuracy for trial in result.trials}
+    assert len(accuracies) == task.trials
     return Searched(seconds, _children() - before, accuracies)
 
 
