@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import selectors
 import signal
 import subprocess
@@ -153,6 +152,8 @@ class Pool:
         self.stopped: list[int] = []
         study.screen.time = self._time
         self.announced = ""
+        self.unheard: list[tuple[int, dict[str, Any]]] = []  # outcomes that came while one decided
+        self.ended: list[int] = []  # slots whose worker ended then
 
     def run(self, stopped: list[int]) -> None:
         """Keep the workers busy until the study ends or a signal arrives.
@@ -165,6 +166,8 @@ class Pool:
         while True:
             self._check_stopped()
             self._assign()
+            while self._hear_the_rest():
+                self._assign()
             running = sum(bool(worker and worker.assignment) for worker in self.slots)
             if not running and not self._is_awaiting():
                 return
@@ -207,7 +210,9 @@ class Pool:
         while True:
             self._check_stopped()
             self.watch.tick()
-            select.select([worker.stdout], [], [], TICK_SECONDS)
+            for key, _ in self.selector.select(TICK_SECONDS):
+                if self.slots[key.data] is not worker:
+                    self._overhear(key.data)
             messages, ended = worker.messages()
             for message in messages:
                 if message["say"] == "outcome":
@@ -217,6 +222,37 @@ class Pool:
             if ended:
                 worker.assignment = None  # no trial is lost with it
                 return Outcome(FAILED, error=self._bury(self.asking, worker))
+
+    def _overhear(self, index: int) -> None:
+        """Let another worker train on while a network is timed; how its trial ended can wait.
+
+        A decision is being made: nothing may be recorded before it is.
+        """
+        worker = self.slots[index]
+        assert worker is not None  # only slots with a worker are registered
+        messages, ended = worker.messages()
+        for message in messages:
+            if message["say"] == "outcome":
+                self.unheard.append((index, message))
+            else:
+                self._answer(worker, message)
+        if ended:
+            self.selector.unregister(worker.stdout)
+            self.ended.append(index)
+
+    def _hear_the_rest(self) -> bool:
+        """Take in what had to wait for a decision; whether there was anything."""
+        unheard, self.unheard = self.unheard, []
+        ended, self.ended = self.ended, []
+        for index, message in unheard:
+            worker = self.slots[index]
+            assert worker is not None  # it is buried after it was heard
+            self._answer(worker, message)
+        for index in ended:
+            worker = self.slots[index]
+            assert worker is not None  # as it was when it ended
+            self._bury(index, worker)
+        return bool(unheard or ended)
 
     def _announce(self, running: int) -> None:
         """Say once why no further trial is begun although there is something left to do."""
@@ -264,7 +300,8 @@ class Pool:
 
     def _bury(self, index: int, worker: Worker) -> str:
         """A worker has ended by itself: its trial is evaluated again by another; why it ended."""
-        self.selector.unregister(worker.stdout)
+        with suppress(KeyError):  # where it ended while a network was timed
+            self.selector.unregister(worker.stdout)
         cause = worker.cause_of_death()
         worker.close(at_once=True)
         self.slots[index] = None

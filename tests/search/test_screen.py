@@ -1,6 +1,9 @@
 """Caps that need a measurement: on the clock, and on memory where trials have none yet."""
 
+import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from instant import PROVENANCE, outcome_of
@@ -179,6 +182,19 @@ def test_tables_have_memory_where_it_was_asked_for(opened, space):
     assert "memory" in [c.header for c in trials_table("", rows, []).columns]
     plain = study_data(study.store.engine, "plain")["trials"]
     assert "memory" not in [c.header for c in trials_table("", plain, []).columns]
+
+
+def test_others_train_on_while_a_network_is_timed(space, storage, tmp_path, monkeypatch):
+    """What is timed while the baseline's training stands still comes out as far too slow."""
+    script = Path(__file__).parent.parent / "support" / "timing_worker.py"
+
+    def command(plan, index):
+        return [sys.executable, str(script), "--parent", str(os.getpid()), str(tmp_path)]
+
+    monkeypatch.setattr("search.workers._command", command)
+    result = run_study(space(TIMED), storage=storage, trials=2, workers=2, sampler="random")
+    assert [trial.state for trial in result.trials] == ["complete", "complete"]
+    assert not result.rejected
 
 
 @pytest.mark.slow
