@@ -6,6 +6,7 @@ devices an attempt of its takes. A process that is killed was last heard of when
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -141,6 +142,20 @@ def device_seconds(runs: Sequence[Run], spans: Iterable[Span]) -> float:
     return total
 
 
+def running_seconds(runs: Sequence[Run], spans: Sequence[Span]) -> float:
+    """The time of attempts that have not ended, times the devices of each.
+
+    Each until its process was last heard of: whether that one still lives is not known.
+    """
+    total = 0.0
+    for span in spans:
+        if span.ended is None:
+            run = run_of(runs, span.owner, span.started)
+            heard = last_heard(runs, spans, span.owner, span.started)
+            total += (heard - span.started) * (run.devices if run else 1.0)
+    return total
+
+
 class Meter:
     """What a study has spent, in the hands of a parent that runs it.
 
@@ -161,7 +176,7 @@ class Meter:
         self._began = self._written = time.monotonic()
         self._since = now()
         self._row: int | None = None
-        self._looked = self._began
+        self._looked = -math.inf
         self._before = wall_seconds(self.runs, self.spans)
         self._held = device_seconds(self.runs, self.spans)
         self._own = 0.0  # of attempts of this process that have ended
@@ -223,7 +238,7 @@ class Meter:
         runs = [run for run in read_runs(engine, self.study_id, spans) if run.id != self._row]
         own = Run(0, self.owner, since, since + self._run_for, self.devices)
         self._before = wall_seconds([*runs, own], spans) - self._run_for
-        self._held = device_seconds(runs, spans)
+        self._held = device_seconds(runs, spans) + running_seconds(runs, spans)
 
     def beat(self, *, at_once: bool = False) -> None:
         """Write how long this process has run, now and then."""

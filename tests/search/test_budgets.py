@@ -18,7 +18,15 @@ from search.budgets import (
     read_budgets,
     stored_budgets,
 )
-from search.spending import Run, Span, device_seconds, last_heard, wall_seconds
+from search.spending import (
+    Meter,
+    Run,
+    Span,
+    device_seconds,
+    last_heard,
+    running_seconds,
+    wall_seconds,
+)
 from search.store import read_attempts, read_trials
 from spaces.duration import duration_text, read_duration
 
@@ -183,6 +191,14 @@ def test_a_process_that_was_killed_was_last_heard_of_when_it_wrote():
     assert last_heard([], spans, "old", 20) == 45
 
 
+def test_running_attempts_count_until_their_process_was_last_heard_of():
+    runs = [Run(1, "a", 0, 100, 2), Run(2, "b", 50, 60, 1)]
+    spans = [span("a", 0, 10), span("a", 70, None), span("b", 55, None), span("b", 58, None)]
+    # 30 x 2 of a; 5 and 2 of b. What has ended is counted elsewhere.
+    assert running_seconds(runs, spans) == 67
+    assert running_seconds([], [span("a", 0, 10)]) == 0
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """Seconds of both clocks, moved by hand."""
@@ -275,6 +291,21 @@ def test_device_hours_count_attempts_that_were_cut_off(opened, clock):
     train(second, clock, 131)
     assert second.next_assignment() is None
     assert "the 0.1 device-hours are spent" in second.ending()[1]
+
+
+def test_a_parent_sees_what_attempts_of_others_cost_while_they_run(opened, clock):
+    other = opened(trials=20)
+    train(other, clock, 100)
+    other.next_assignment()
+    seen = Meter(other.store, other.id, "another parent", 1.0)
+    clock.seconds += 40
+    other.meter.beat(at_once=True)
+    seen.look()
+    assert seen.device_seconds == pytest.approx(140)
+    other.on_finish(1, outcome_of(other.trials[1]), {})
+    clock.seconds += 11
+    seen.look()
+    assert seen.device_seconds == pytest.approx(140), "what has ended counts once"
 
 
 def test_gpus_that_workers_share_count_once(opened):
