@@ -23,6 +23,7 @@ from optuna.distributions import BaseDistribution
 from blocks.architecture import Architecture, architecture_cost, has_closed_cost
 from blocks.errors import SiteError
 from blocks.formulas import Cost
+from search.adopted import adopt_finished
 from search.budgets import Front, Spent, ended_words, reached
 from search.caps import above_caps
 from search.database import shown
@@ -180,6 +181,7 @@ class Study:
         self.meter = Meter(store, self.id, self.owner, plan.devices_of_attempt)
         self.retried = retry_failed(store, self.id) if plan.retry_failed else []
         self._hold(record)
+        adopt_finished(self)
         self.keeper = Keeper(
             store,
             plan.storage,
@@ -631,7 +633,7 @@ class Study:
         return untried
 
     def _tried(self) -> str:
-        text = f"{len(self.by_candidate)} trained"
+        text = f"{len(self.by_candidate)} in the study"
         return f"{text}, {len(self.rejected)} over a cap" if self.rejected else text
 
     def _untried(self) -> list[tuple[Candidate, Proposal]] | None:

@@ -10,7 +10,13 @@ from blocks.backbone import site_table
 from blocks.errors import SpaceError, StudyError
 from search.outcome import Outcome
 from search.samplers import SAMPLERS
-from search.store import read_attempts, read_findings, read_proposals, read_trials
+from search.store import (
+    read_attempts,
+    read_curves,
+    read_findings,
+    read_proposals,
+    read_trials,
+)
 
 SMALL = """
 backbone: resnet20
@@ -66,7 +72,7 @@ def test_a_space_with_fewer_candidates_than_trials_ends_by_itself(opened, small,
     assert drive(study) == SMALL_DISTINCT
     assert study.is_finished
     assert "every distinct candidate" in study.note
-    assert "5 trained" in study.note
+    assert "(5 in the study)" in study.note
 
 
 RANGES = """
@@ -176,6 +182,24 @@ def test_a_result_of_another_study_is_taken_over(opened):
     assert [t.state for t in trials] == ["reused"] * 6
     assert [t.origin for t in trials] == [f"first {n}" for n in range(6)]
     assert trials[3].accuracy == accuracy_of(trials[3].digest, 0)
+
+
+def test_a_trial_that_was_cut_off_is_not_trained_where_another_study_has_its_result(opened):
+    drive(opened(trials=6, study="first"), stop_after=2)
+    cut_off = opened(trials=6, study="first")
+    assert [cut_off.next_assignment().trial, cut_off.next_assignment().trial] == [2, 3]
+    other = opened(trials=3, study="other")
+    assert drive(other) == 1  # the first two are reused; trial 2 of the first is trained here
+    again = opened(trials=6, study="first")
+    stored = read_trials(again.store.engine, again.id)
+    assert [t.state for t in stored] == ["complete", "complete", "reused", "waiting"]
+    assert stored[2].origin == "other 2"
+    assert stored[2].accuracy == accuracy_of(stored[2].digest, 0)
+    assert stored[2].test_accuracy == stored[2].accuracy - 0.01
+    assert read_curves(again.store.engine, again.id)[2]
+    told = {p.number: p.state for p in read_proposals(again.store.engine, again.id)}
+    assert told[stored[2].proposal] == "complete"
+    assert drive(again) == 3
 
 
 def test_failures_are_states_of_their_own_and_told_as_failures(opened):

@@ -37,7 +37,7 @@ def test_forbidden_proposals_cost_no_trial_and_say_their_rule(opened, sampler):
     assert drive(study) == 4
     labels = [trial.label for trial in study.trials.values()]
     assert sorted(labels) == ["fca stage r=4", "none", "se stage r=4", "se stem r=4"]
-    assert study.note.startswith("every distinct candidate of the space has been tried (4 trained)")
+    assert study.note.startswith("every distinct candidate of the space has been tried (4 in the")
     refused = {p.reason for p in read_proposals(study.store.engine, study.id) if p.reason}
     forbidden = "the space forbids it (type fca, placement stem)"
     assert (forbidden in refused) == (sampler != "grid")  # the grid walks past it

@@ -165,8 +165,8 @@ def test_a_small_space_is_exhausted_by_both_together(parents, small):
                 finish(study, assignment)
                 done += 1
     assert done == 5
-    assert "5 trained" in first.note
-    assert "5 trained" in second.note
+    assert "(5 in the study)" in first.note
+    assert "(5 in the study)" in second.note
     before = len(read_proposals(first.store.engine, first.id))
     assert look(first) is None
     assert len(read_proposals(first.store.engine, first.id)) == before, "it draws no more"
