@@ -166,14 +166,15 @@ def _close_result(result: StudyResult, storage: str, report: str | None) -> None
     from reports.page import write_report
     from search import output
     from search.database import storage_url, tidy
-    from search.show import front_table
+    from search.show import front_table, reused_words
 
     if result.front:
         title = f"Front of {result.study}: {len(result.front)} of {len(result.trials)} trials"
         output.results.print(front_table(result.trials, result.front, title=title))
     note = "" if result.stopped else result.note  # what has stopped it is said at the end
     mirror = result.warning and f"Optuna's mirror: {result.warning}"
-    for remark in (*result.remarks, result.proposals, result.rejected, note, mirror):
+    reused = reused_words(result.trials)
+    for remark in (*result.remarks, result.proposals, reused, result.rejected, note, mirror):
         if remark:
             output.remarks.print(Text(output.clean(remark)))
     path = write_report(result.study, storage=storage, output=report)

@@ -305,18 +305,28 @@ def trials_table(title: str, rows: Sequence[Mapping[str, Any]], front: Sequence[
             row["epochs"],
             *_target_cells(row),
             size_words(row["weights"]["bytes"]) if "weights" in row else "",
+            row.get("origin", ""),
             row.get("error", ""),
         )
         for row in rows
     ]
     columns = ["trial", "state", "block", "accuracy", "test", *COST_COLUMNS]
-    columns += ["memory", "latency", "seed", "epochs", *TARGET_COLUMNS, "weights", "error"]
-    columns, shown = _without_empty(
-        columns, shown, ("memory", "latency", *TARGET_COLUMNS, "weights", "error")
-    )
+    columns += ["memory", "latency", "seed", "epochs", *TARGET_COLUMNS, "weights"]
+    columns += ["reused from", "error"]
+    optional = ("memory", "latency", *TARGET_COLUMNS, "weights", "reused from", "error")
+    columns, shown = _without_empty(columns, shown, optional)
     return output.table(
         title, columns, shown, droppable=("weights", "epochs", "macs", "seed", "test", "params")
     )
+
+
+def reused_words(trials: Sequence[TrialRecord]) -> str:
+    """How many results are those of other studies; empty where none is."""
+    count = sum(bool(trial.origin) for trial in trials)
+    if not count:
+        return ""
+    results = "1 result was" if count == 1 else f"{count} results were"
+    return f"{results} taken over from other studies; `search show` says from which"
 
 
 def _target_cells(row: Mapping[str, Any]) -> tuple[str, str]:
