@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +16,11 @@ from search.forecast import Counted, Forecast, Timed, trial_seconds
 from search.noise import Noise
 from search.plan import StudyPlan
 from search.power import ALPHA, POWER, STUDIES, detectable, simulate
+from spaces.duration import read_duration
 from spaces.space import Space
 
 SEEDS = (1, 3, 5)
-UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-BUDGET = re.compile(
-    r"(?:(?P<count>\d+)\s*(?P<unit>cpu|gpu)s?\s*[*x]\s*)?"
-    r"(?P<time>\d+(?:\.\d+)?)\s*(?P<scale>s|min|m|h|d)"
-)
+BUDGET = re.compile(r"(?:(?P<count>[0-9]{1,9})\s*(?P<unit>cpu|gpu)s?\s*[*x]\s*)?(?P<time>[^*x]+)")
 
 
 @dataclass(frozen=True)
@@ -46,15 +44,15 @@ def read_budget(text: str, device: str) -> Budget:
     """What ``--budget`` says.
 
     Args:
-        text: "64gpu*6h", "2cpu*90m" or "8h".
+        text: "64gpu*6h", "2cpu*90m" or a time alone, "8h" or "1h30m".
         device: Where trials train: "cpu" or "cuda".
 
     Raises:
         StudyError: It is none of these, or counts devices that trials do not train on.
     """
     found = BUDGET.fullmatch(text.strip().lower())
-    seconds = float(found["time"]) * UNITS[found["scale"]] if found else 0.0
-    if found is None or not seconds or found["count"] == "0":
+    seconds = _seconds(found["time"]) if found else 0.0
+    if found is None or not 0 < seconds < math.inf or not int(found["count"] or 1):
         raise StudyError(
             f"--budget {text!r} is no budget; write devices * time, such as 64gpu*6h or 2cpu*90m,"
             " or a time alone, 8h"
@@ -68,6 +66,13 @@ def read_budget(text: str, device: str) -> Budget:
             f" {device}; give {cure}, or count {own}s"
         )
     return Budget(text, int(found["count"] or 0), unit, seconds)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return read_duration(text.replace("min", "m").replace(" ", ""))
+    except ValueError:
+        return 0.0
 
 
 def workers_within(budget: Budget, plan: StudyPlan) -> float:

@@ -231,7 +231,7 @@ class Crowd:
         patience: float = START_SECONDS,
         threads: int = 1,
     ) -> None:
-        self.plan = replace(plan, gpus=plan.gpus[:1], threads=threads)
+        self.plan = replace(plan, gpus=plan.gpus[:1], threads=threads, processes=1)
         self.assignment = assignment.to_json()
         self.seconds = seconds
         self.patience = patience

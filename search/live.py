@@ -14,6 +14,7 @@ from rich.text import Text
 
 from search import enqueued, output
 from search.budgets import budget_rows
+from search.cap_remarks import cap_remarks
 from search.engine import Study
 from search.front import front_numbers
 from search.outcome import FINISHED, RUNNING, EpochResult
@@ -80,6 +81,7 @@ def settings_table(study: Study) -> Table:
         ("latency", "timed in turn with the baseline" if plan.latency else "not timed"),
         ("keeping", KEEPING[plan.keep_weights]),
         ("caps", ", ".join(str(c) for c in plan.space.constraints) or "none"),
+        *(("", remark) for remark in cap_remarks(plan.space, plan.data)),
         *budget_rows(plan.budgets, study.spent()),
         ("storage", output.clean(study.result().storage)),
     ]

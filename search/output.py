@@ -52,6 +52,11 @@ def count(number: float | None) -> str:
     return f"{number:.4g}"
 
 
+def several(number: int, noun: str) -> str:
+    """A number of things: ``1 trial``, ``1,200 trials``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """A time for people: ``3 min 20 s``."""
     if seconds < 60:

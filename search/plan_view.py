@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from search.kept import size_words
-from search.output import count, duration, percent, table
+from search.output import count, duration, percent, several, table
 
 BARS = " ▁▂▃▄▅▆▇█"
 REASONS = 3
@@ -36,17 +36,17 @@ def plan_parts(data: Data) -> Iterator[str | Table]:
 
 
 def _headline(data: Data) -> str:
-    seeds = "1 seed" if data["seeds"] == 1 else f"{data['seeds']} seeds"
+    trials = f"{several(data['trials'], 'trial')} of {several(data['epochs'], 'epoch')}"
     return (
         f"{data['study']}: {data['space']} on {', '.join(map(str, data['backbones']))},"
-        f" {data['data']['name']}; {data['trials']} trials of {data['epochs']} epochs, {seeds} a"
-        f" candidate, sampler {data['sampler']}; nothing is trained or written here"
+        f" {data['data']['name']}; {trials}, {several(data['seeds'], 'seed')} a candidate,"
+        f" sampler {data['sampler']}; nothing is trained or written here"
     )
 
 
 def _stored(stored: Data, study: str) -> Iterator[str]:
     states = ", ".join(f"{n} {state}" for state, n in stored["states"].items()) or "no trials"
-    yield f"stored study {study}: {states}; {stored['left']} trials left"
+    yield f"stored study {study}: {states}; {several(stored['left'], 'trial')} left of its total"
     if not stored["changes"]:
         return
     lines = "\n".join(f"  {line}" for line in stored["changes"])
@@ -54,7 +54,9 @@ def _stored(stored: Data, study: str) -> Iterator[str]:
         f"it has another space or setting (- stored, + planned):\n{lines}\n"
         "  search run refuses to go on without --extend; with it:"
     )
-    fates = f"{stored['kept']} stored trials fit and are kept in the search"
+    kept = stored["kept"]
+    fates = f"{several(kept, 'stored trial')} {'fits and is' if kept == 1 else 'fit and are'} kept"
+    fates += " in the search"
     fallen = [
         f"{stored[key]} {words}"
         for key, words in (("outside", "lie outside"), ("over_cap", "are over a cap now"))
@@ -165,7 +167,7 @@ def _first(data: Data) -> Iterator[str | Table]:
     if not data["first_settled"]:
         yield "the next proposals depend on results"
     elif data["first_note"]:
-        yield f"no more: {data['first_note']}"
+        yield f"no more: then {data['first_note']}"
     known = data["taken_over"]
     if known["known"]:
         whose = "the space's" if known["complete"] else "the looked at"
@@ -198,7 +200,8 @@ def _forecast(data: Data) -> Iterator[str | Table]:
     because = f" ({data['workers_because']})" if data["workers_because"] else ""
     yield (
         f"forecast: {_span(forecast['trial_seconds'], duration)} a trial;"
-        f" {forecast['trials']} trials by {forecast['workers']} workers{because}:"
+        f" {several(forecast['trials'], 'trial')} to train by"
+        f" {several(forecast['workers'], 'worker')}{because}:"
         f" {_span(forecast['wall_seconds'], duration)},"
         f" {_span(forecast['device_hours'], lambda h: f'{h:.2f}')} {forecast['unit']} hours"
     )

@@ -18,6 +18,7 @@ from blocks.cached import untouched
 from blocks.errors import StudyError
 from blocks.formulas import Cost
 from search.allotment import Budget, allot, read_budget
+from search.cap_remarks import cap_remarks
 from search.concurrency import Crowd, ProbeError, heavy_candidates, largest, settled
 from search.costing import Costing, Spread, by_flops, costing_of
 from search.database import file_of, is_sqlite, shown
@@ -30,6 +31,7 @@ from search.plan import StudyPlan, make_plan
 from search.rehearsal import first_trials
 from search.standing import FITS, Standing, results_elsewhere, standing
 from search.store import TrialRecord
+from search.taken_over import Pair, TakenOver, taken_over
 from spaces.candidate import Candidate
 from spaces.census import Census, take_census
 from spaces.drawing import baseline_candidates, sites_of
@@ -88,22 +90,26 @@ def preview(
     with untouched(), ExitStack() as opened:
         crowd = None
         began = time.monotonic()
-        if timing and plan.processes == 1:
+        if timing:
             crowd = opened.enter_context(crowd_of(plan, _baselines(plan)[0]))
             crowd.start(at_once(plan) if plan.device == CPU else 0)
         say("counting the space")
         census = take_census(plan.space, plan.data)
         costing = costing_of(plan.space, plan.data, census)
         stored = standing(plan, _listed(census, costing))
+        elsewhere = results_elsewhere(plan.storage, plan.study)
+        known = _known(plan, census, costing, stored, elsewhere)
         found = {
             **_settings(plan),
             "space_size": census.to_json(),
             "caps": costing.caps_json(),
             "costs": costing.costs_json(),
             "stored": stored.to_json() if stored else None,
-            **_beginning(plan, first, census),
+            **_beginning(plan, first, elsewhere),
+            "taken_over": known.to_json(),
         }
         measured = _Measured(plan, census, costing, stored, allowance)
+        measured.left = known.to_train(measured.left)
         if crowd is not None:
             measured.measure(crowd, began, say)
         return {**found, **measured.to_json()}
@@ -126,6 +132,11 @@ def _checked(plan: StudyPlan, first: int, timing: bool, budget: str | None) -> B
         return None
     if not timing:
         raise StudyError("--budget needs the forecast of the time: leave --no-timing out")
+    if plan.processes > 1:
+        raise StudyError(
+            "--budget needs the forecast of the time, and a trial over several processes is not"
+            f" timed here: leave --budget or --processes-per-trial {plan.processes} out"
+        )
     return read_budget(budget, plan.device)
 
 
@@ -162,25 +173,35 @@ def _listed(census: Census, costing: Costing) -> dict[str, Candidate] | None:
 # What comes first. -------------------------------------------------------------------------------
 
 
-def _beginning(plan: StudyPlan, first: int, census: Census) -> dict[str, Any]:
-    """The first trials, and which results other studies have already."""
-    elsewhere = results_elsewhere(plan.storage, plan.study)
-    beginning = first_trials(plan, first)
+def _known(
+    plan: StudyPlan,
+    census: Census,
+    costing: Costing,
+    stored: Standing | None,
+    elsewhere: Mapping[Pair, str],
+) -> TakenOver:
+    """What other studies have of what this one may still come to."""
+    digests = {candidate.digest for candidate in (*_baselines(plan), *census.found)}
     seeds = range(plan.seed, plan.seed + plan.seeds)
-    pairs = [(candidate.digest, seed) for candidate in census.found for seed in seeds]
+    return taken_over(
+        ((digest, seed) for digest in digests - costing.over for seed in seeds),
+        elsewhere,
+        stored.had if stored else (),
+        complete=census.complete and not census.ranges,
+    )
+
+
+def _beginning(plan: StudyPlan, first: int, elsewhere: Mapping[Pair, str]) -> dict[str, Any]:
+    """The first trials, each with the trial of another study whose result it takes over."""
+    beginning = first_trials(plan, first)
     return {
         "first": [_trial_data(trial, elsewhere) for trial in beginning.trials],
         "first_settled": beginning.settled,
         "first_note": beginning.ended,
-        "taken_over": {
-            "known": sum(pair in elsewhere for pair in pairs),
-            "of": len(pairs),
-            "complete": census.complete and not census.ranges,
-        },
     }
 
 
-def _trial_data(trial: TrialRecord, elsewhere: Mapping[tuple[str, int], str]) -> dict[str, Any]:
+def _trial_data(trial: TrialRecord, elsewhere: Mapping[Pair, str]) -> dict[str, Any]:
     return {
         "number": trial.number,
         "label": trial.label,
@@ -222,11 +243,18 @@ class _Measured:
         self.left = _left(plan, costing, census.ranges, stored)
         self.distinct = None if census.ranges else census.candidates.value
         self.counted = _runnable(plan, costing)
+        everything = {c.digest: (c, cost) for c, cost in (*self.counted, *costing.counted)}
+        self.sample = by_flops(list(everything.values()), MEASURED)
         self.bare = {candidate.digest for candidate in _baselines(plan)}
-        self.notes: list[str] = []
+        self.notes = [*plan.remarks, *cap_remarks(plan.space, plan.data)]
         self.memory: dict[str, Any] | None = None
         self.forecast: dict[str, Any] | None = None
         self.allotment: dict[str, Any] | None = None
+        if plan.processes > 1:
+            self.notes.append(
+                f"the time is not forecast: trials over {plan.processes} processes each"
+                " (--processes-per-trial) are not timed here"
+            )
         if costing.measured:
             self.notes.append(
                 f"the cap {costing.measured[0]} is measured in the run, which may reject further"
@@ -255,10 +283,12 @@ class _Measured:
         say("measuring memory, and the pace of three candidates")
         try:
             crowd.start(1)
-            self._remember(crowd, by_flops(self.counted, MEASURED))
+            self._remember(crowd, self.sample)
             start = time.monotonic() - began
-            self.memory = self._kept(by_flops(self.counted, MEASURED))
+            self.memory = self._kept(self.sample)
             self._settle(crowd, say)
+            if self.plan.processes > 1:
+                return
             timed = time_candidates(self.plan, crowd, self.counted)
         except ProbeError as error:
             self.notes.append(f"time and memory could not be measured: {error}")

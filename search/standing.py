@@ -21,6 +21,7 @@ from search.outcome import COMPLETE, FINISHED
 from search.plan import StudyPlan, stored_study
 from search.store import TrialRecord, read_trials
 from search.study import changes_of
+from search.taken_over import Pair
 from spaces.candidate import Candidate
 from spaces.caps import violated
 from spaces.drawing import baseline_candidates, draw, enumerate_proposals
@@ -44,6 +45,7 @@ class Standing:
             its caps, or are outside of it.
         new: Distinct candidates of the planned space that the study has not had; None where they
             cannot be listed.
+        had: The candidates and seeds that the study has finished.
     """
 
     states: Mapping[str, int]
@@ -52,6 +54,7 @@ class Standing:
     changes: tuple[str, ...]
     fates: Mapping[str, int]
     new: int | None
+    had: frozenset[Pair] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -92,6 +95,7 @@ def standing(plan: StudyPlan, listed: Mapping[str, Candidate] | None) -> Standin
         tuple(changes_of(record, plan)),
         Counter(map(fits.fate, trials)),
         None if listed is None else len(listed.keys() - {trial.digest for trial in trials}),
+        frozenset((trial.digest, trial.seed) for trial in trials if trial.state in FINISHED),
     )
 
 
@@ -148,7 +152,7 @@ def _allows(domain: Domain, value: Any) -> bool:
     return isinstance(value, (int, float)) and domain.low <= value <= domain.high
 
 
-def results_elsewhere(url: URL, study: str) -> dict[tuple[str, int], str]:
+def results_elsewhere(url: URL, study: str) -> dict[Pair, str]:
     """(candidate's digest, seed) -> the complete trial of another study that has it."""
     trial, owner = tables.trials, tables.studies
     query = (

@@ -14,6 +14,7 @@ NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 DURATION = re.compile(r"\s*".join(f"(?:({NUMBER}){unit})?" for unit in UNITS))
 # For the JSON Schema; that something must be given is left to the reader of the file.
 PATTERN = "^" + r" *".join(f"({NUMBER}{unit})?" for unit in UNITS) + "$"
+LONGEST = 3e9  # seconds, some hundred years
 EXAMPLES = "90s, 30m, 2h, 1d or 1h30m"
 
 
@@ -37,6 +38,8 @@ def read_duration(text: str) -> float:
     )
     if not seconds:
         raise ValueError(f"{text!r} is no time at all; write {EXAMPLES}")
+    if seconds > LONGEST:
+        raise ValueError(f"{text[:20]!r} is longer than any study; write {EXAMPLES}")
     return seconds
 
 

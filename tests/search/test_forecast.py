@@ -109,6 +109,8 @@ def test_processes_that_are_timed_together(plan):
         ("8h", "cpu", 0, "", 28800),
         ("1.5 h", "cuda", 0, "", 5400),
         ("2 cpus x 1d", "cpu", 2, "cpu", 86400),
+        ("1h30m", "cpu", 0, "", 5400),
+        ("2cpu*90min", "cpu", 2, "cpu", 5400),
     ],
 )
 def test_budgets_are_read(text, device, devices, unit, seconds):
@@ -122,6 +124,11 @@ def test_budgets_are_read(text, device, devices, unit, seconds):
         ("6", "cpu", "write devices . time, such as 64gpu.6h"),
         ("0cpu*1h", "cpu", "no budget"),
         ("0h", "cpu", "no budget"),
+        ("\u0663cpu*1h", "cpu", "no budget"),  # an Arabic 3
+        (f"{'9' * 400}h", "cpu", "no budget"),
+        (f"{'9' * 5000}cpu*1h", "cpu", "no budget"),
+        ("2cpu*1h*3", "cpu", "no budget"),
+        ("nan", "cpu", "no budget"),
         ("64gpu*6h", "cpu", "counts gpus, and trials train .* on cpu; give --device cuda"),
         ("2cpu*6h", "cuda", "counts cpus.*count gpus"),
     ],

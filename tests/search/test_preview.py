@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from blocks.cached import is_untouched, read_cached, untouched, write_cached
 from blocks.errors import StudyError
 from search import cli
 from search.costing import Spread
+from search.output import several
 from search.plan_view import amount, histogram, plan_parts, share
 from search.preview import preview_study
+from search.taken_over import TakenOver, taken_over
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
@@ -159,8 +162,55 @@ def test_results_of_another_study_would_be_taken_over(folder, opened, storage):
     data = preview_study(str(folder / "mine.yaml"), storage=storage, timing=False)
     first = data["first"][0]
     assert (first["number"], first["baseline"], first["origin"]) == (0, True, "before 0")
-    assert data["taken_over"]["known"] == len(study.trials)
-    assert data["taken_over"]["of"] == 7
+    # What caps reject cannot be taken over, so that all that the space allows is known.
+    assert data["taken_over"]["known"] == data["taken_over"]["of"] == len(study.trials) == 4
+    assert data["left"] == 0
+
+
+def test_a_study_that_has_taken_results_over_has_them_itself(folder, opened, storage):
+    drive(opened(str(folder / "mine.yaml"), study="before", trials=3))
+    drive(opened(str(folder / "mine.yaml"), trials=3))
+    data = preview_study(str(folder / "mine.yaml"), storage=storage, timing=False, trials=6)
+    assert data["taken_over"] == {"known": 0, "of": 1, "complete": True}
+    assert data["left"] == 1
+
+
+def test_results_of_others_are_not_trained():
+    elsewhere = {("a", 0): "other 1", ("b", 0): "other 2", ("z", 0): "other 3"}
+    pairs = [(digest, 0) for digest in "abcd"]
+    found = taken_over(pairs, elsewhere, [("b", 0)], complete=True)
+    assert found == TakenOver(known=1, of=3, complete=True)
+    assert found.to_train(3) == 2  # all that there are: c and d
+    assert found.to_train(2) == 1  # a is one of the two with a chance of two thirds
+    assert replace(found, complete=False).to_train(3) == 3
+    assert taken_over([], elsewhere, [], complete=True).to_train(5) == 5
+
+
+def test_trials_over_several_processes_have_no_forecast_and_it_is_said(folder, storage):
+    def told(**flags):
+        return preview_study(str(folder / "mine.yaml"), storage=storage, workers=1, **flags)
+
+    assert "not timed" in told(processes=2, timing=False)["notes"][-1]
+    with pytest.raises(StudyError, match="leave --budget or --processes-per-trial 2 out"):
+        told(processes=2, budget="1h")
+
+
+def test_caps_that_only_the_baseline_is_within_are_pointed_out(folder, storage):
+    def notes(caps):
+        text = re.sub("constraints: .*", f"constraints: {caps}", SMALL)
+        (folder / "mine.yaml").write_text(text)
+        return preview_study(str(folder / "mine.yaml"), storage=storage, timing=False)["notes"]
+
+    # On 14 x 14 digits resnet20 has 269,434 parameters, 8.466 M macs and 17.06 M flops.
+    assert notes("{params: 269434, macs: 1x baseline, flops: 18M}") == []
+    (few,) = notes("{params: 269433}")
+    assert few == (
+        "the cap params <= 269433 is under what resnet20 itself has, 269.4 k: no block is within it"
+    )
+    (meant,) = notes("{flops: 9M}")
+    assert meant.endswith("over its 8.466 M macs, which papers print as FLOPs: no block is within"
+                          " it; to cap those, write macs")  # fmt: skip
+    assert "papers" not in notes("{flops: 0.4x baseline}")[0]
 
 
 def test_a_changed_space_is_shown_and_refused_by_the_run_alone(folder, opened, storage):
@@ -254,6 +304,12 @@ def test_spreads_by_hand():
     assert spread.counts[0] == spread.counts[-1] == 1
     assert Spread.of([7]).counts == (1,)
     assert Spread.of([7, 7]).values == (7, 7, 7, 7, 7)
+
+
+def test_one_of_a_thing_is_one():
+    assert (several(1, "trial"), several(0, "trial"), several(1200, "trial")) == (
+        "1 trial", "0 trials", "1,200 trials",
+    )  # fmt: skip
 
 
 def test_histograms_show_what_is_not_empty():
