@@ -34,6 +34,7 @@ FOLDER = Path(__file__).parent
 GENERATOR = "attention-search"
 MARK = f'<meta name="generator" content="{GENERATOR}'.encode()
 MARK_WITHIN = 4096
+FLAG = "--output; of search run and plan, --report"
 ROWS_WITHOUT_SCRIPT = 100
 TRIAL_COLUMNS = (  # key of the page's data, heading, class
     ("number", "Trial", "num"),
@@ -95,16 +96,18 @@ def check_place(path: Path) -> None:
         StudyError: It is a folder, lies in none, or holds a file of somebody else.
     """
     if path.is_dir():
-        raise StudyError(f"{path} is a folder; name a file: --output {path / 'report.html'}")
+        raise StudyError(
+            f"{path} is a folder; name a file, such as {path / 'report.html'} ({FLAG})"
+        )
     if not path.absolute().parent.is_dir():
         raise StudyError(
             f"there is no folder {path.absolute().parent} for the report; make it, or name another"
-            " file (--output)"
+            f" file ({FLAG})"
         )
     if path.exists() and not _is_ours(path):
         raise StudyError(
             f"{path} is there already and is no report of this tool, so it is left as it is; name"
-            " another file (--output)"
+            f" another file ({FLAG})"
         )
 
 
@@ -130,7 +133,7 @@ def _replace(path: Path, text: str) -> None:
             raise
     except OSError as error:
         raise StudyError(
-            f"{path} cannot be written: {error.strerror}; name another file (--output)"
+            f"{path} cannot be written: {error.strerror}; name another file ({FLAG})"
         ) from None
 
 

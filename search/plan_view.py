@@ -58,13 +58,13 @@ def _stored(stored: Data, study: str) -> Iterator[str]:
     fates = f"{several(kept, 'stored trial')} {'fits and is' if kept == 1 else 'fit and are'} kept"
     fates += " in the search"
     fallen = [
-        f"{stored[key]} {words}"
-        for key, words in (("outside", "lie outside"), ("over_cap", "are over a cap now"))
+        f"{stored[key]:,} {words}"
+        for key, words in (("outside", "outside of it"), ("over_cap", "over a cap now"))
         if stored[key]
     ]
-    gone = f"; {' and '.join(fallen)}, and stay in the database" if fallen else ""
+    gone = f"; {' and '.join(fallen)}, kept in the database alone" if fallen else ""
     new = stored["new_candidates"]
-    more = "" if new is None else f"; {new:,} candidates are new"
+    more = "" if new is None else f"; {several(new, 'candidate')} new to it"
     yield f"  {fates}{gone}{more}"
 
 

@@ -33,6 +33,7 @@ from search.store import (
     read_study,
     read_trials,
 )
+from spaces.metrics import MEMORY
 
 RECORDED = (
     *("calibration_error", "curve_area", "images_per_second", "peak_memory_bytes"),
@@ -299,7 +300,7 @@ def trials_table(title: str, rows: Sequence[Mapping[str, Any]], front: Sequence[
             output.percent(row["accuracy"]),
             output.percent(row["test_accuracy"]),
             *(output.count(row[cost]) for cost in COST_COLUMNS),
-            "" if row.get("memory") is None else output.count(row["memory"]),
+            "" if row.get("memory") is None else size_words(row["memory"]),
             latency_words(row.get("latency_ratio"), row.get("latency", {})),
             "" if row["seed"] is None else row["seed"],
             row["epochs"],
@@ -416,11 +417,12 @@ def _cost(trial: TrialRecord, baseline: TrialRecord | None, cost: str) -> str:
     value, bare = trial.metric(cost), baseline.metric(cost) if baseline else None
     if value is None:
         return ""
+    shown = size_words(value) if cost == MEMORY else output.count(value)
     if bare is None or trial.baseline:
-        return output.count(value)
+        return shown
     more = 100 * (value / bare - 1)
     decimals = 2 if more == 0 or abs(more) >= 0.01 else 4
-    return f"{output.count(value)} ({more:+.{decimals}f} %)"
+    return f"{shown} ({more:+.{decimals}f} %)"
 
 
 def studies_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -237,7 +237,7 @@ def test_a_changed_space_is_shown_and_refused_by_the_run_alone(folder, opened, s
         (("--space", "smoke", "--sampler", "randon"), "Did you mean 'random'"),
         (("--space", "smoke", "--storage", "sqlite:///no/x.db"), "there is no folder"),
         (("--space", "smoke", "--executor", "slurm"), "Allowed: local"),
-        (("--space", "smoke", "--report", "no/r.html"), "there is no folder"),
+        (("--space", "smoke", "--report", "no/r.html"), "of search run and plan, --report)"),
         (("--space", "smoke", "--explain", "--keep-weights", "none"), "kept networks"),
         (("--space", "smoke", "--first", "0"), "--first is 0; it must be 1 or more"),
         (("--space", "smoke", "--format", "csv"), "Allowed: table, json"),

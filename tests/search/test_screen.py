@@ -179,7 +179,9 @@ def test_tables_have_memory_where_it_was_asked_for(opened, space):
     assert any(str(cell).endswith(f"({100 * (more / bare - 1):+.2f} %)") for cell in cells)
     rows = study_data(study.store.engine, "m")["trials"]
     assert [row["memory"] for row in rows[:2]] == [bare, more]
-    assert "memory" in [c.header for c in trials_table("", rows, []).columns]
+    shown = {c.header: list(c.cells) for c in trials_table("", rows, []).columns}
+    assert shown["memory"][0].plain == f"{bare / 1000:.1f} kB"
+    assert str(cells[0]) == f"{bare / 1000:.1f} kB"
     plain = study_data(study.store.engine, "plain")["trials"]
     assert "memory" not in [c.header for c in trials_table("", plain, []).columns]
 
