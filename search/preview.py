@@ -241,8 +241,8 @@ class _Measured:
         self.plan = plan
         self.budget = budget
         self.left = _left(plan, costing, census.ranges, stored)
-        self.distinct = None if census.ranges else census.candidates.value
         self.counted = _runnable(plan, costing)
+        self.distinct = possible(census, costing, len(self.counted))
         everything = {c.digest: (c, cost) for c, cost in (*self.counted, *costing.counted)}
         self.sample = by_flops(list(everything.values()), MEASURED)
         self.bare = {candidate.digest for candidate in _baselines(plan)}
@@ -366,6 +366,21 @@ def _left(
     possible = (len(_runnable(plan, costing)) + costing.uncounted) * plan.seeds
     fitting = stored.fates.get(FITS, 0) if stored else 0
     return min(left, max(0, possible - fitting))
+
+
+def possible(census: Census, costing: Costing, runnable: int) -> int | None:
+    """How many candidates may become trials; None where ranges leave them without number.
+
+    Args:
+        census: Of the space.
+        costing: Of the census.
+        runnable: Of those that were looked at and counted, the ones that may.
+    """
+    if census.ranges:
+        return None
+    if costing.complete:
+        return runnable + costing.uncounted
+    return round(census.candidates.value * (1 - costing.share(len(costing.over)).value))
 
 
 def _runnable(plan: StudyPlan, costing: Costing) -> Counted:

@@ -10,6 +10,7 @@ from blocks.backbone import site_table
 from blocks.errors import SpaceError, StudyError
 from search.outcome import Outcome
 from search.samplers import SAMPLERS
+from search.show import reused_words, study_data, trials_table
 from search.store import (
     read_attempts,
     read_curves,
@@ -182,6 +183,13 @@ def test_a_result_of_another_study_is_taken_over(opened):
     assert [t.state for t in trials] == ["reused"] * 6
     assert [t.origin for t in trials] == [f"first {n}" for n in range(6)]
     assert trials[3].accuracy == accuracy_of(trials[3].digest, 0)
+    told = "6 results were taken over from other studies; `search show` says from which"
+    assert reused_words(trials) == told
+    assert reused_words(trials[:1]).startswith("1 result was taken over")
+    assert reused_words([]) == ""
+    rows = study_data(second.store.engine, "second")["trials"]
+    shown = {c.header: list(c.cells) for c in trials_table("", rows, []).columns}
+    assert [cell.plain for cell in shown["reused from"]] == [f"first {n}" for n in range(6)]
 
 
 def test_a_trial_that_was_cut_off_is_not_trained_where_another_study_has_its_result(opened):

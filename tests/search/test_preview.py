@@ -16,11 +16,14 @@ from blocks.backbone import site_table
 from blocks.cached import is_untouched, read_cached, untouched, write_cached
 from blocks.errors import StudyError
 from search import cli
-from search.costing import Spread
+from search.costing import Spread, costing_of
 from search.output import several
+from search.plan import make_plan
 from search.plan_view import amount, histogram, plan_parts, share
-from search.preview import preview_study
+from search.preview import possible, preview_study
 from search.taken_over import TakenOver, taken_over
+from spaces.census import take_census
+from spaces.estimates import Amount
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
@@ -154,6 +157,18 @@ def test_caps_are_told_by_rule(folder, storage):
     flops = data["costs"]["flops"]
     assert flops["min"] == flops["baseline"]["resnet20"]
     assert sum(flops["histogram"]["counts"]) == data["costs"]["of"] == 7
+
+
+def test_what_caps_reject_fits_into_no_budget(folder, storage):
+    plan = make_plan(str(folder / "mine.yaml"), storage=storage)
+    census = take_census(plan.space, plan.data)
+    costing = costing_of(plan.space, plan.data, census)
+    # Of 7 candidates the cap on flops rejects 3.
+    assert possible(census, costing, 4) == 4
+    assert possible(census, replace(costing, uncounted=2), 4) == 6
+    many = replace(census, candidates=Amount(7000, 6500, 7500, exact=False))
+    assert possible(many, replace(costing, complete=False), 4) == 4000
+    assert possible(replace(census, ranges=("learning_rate",)), costing, 4) is None
 
 
 def test_results_of_another_study_would_be_taken_over(folder, opened, storage):

@@ -9,6 +9,7 @@ import pytest
 from instant import PROVENANCE, outcome_of
 
 from blocks.errors import StudyError
+from search.live import settings_table
 from search.outcome import Outcome
 from search.plan import make_plan
 from search.screen import rejected_words
@@ -128,6 +129,18 @@ def test_a_network_that_cannot_be_timed_is_turned_away(opened, space):
     rows = read_proposals(study.store.engine, study.id)
     reasons = {p.reason for p in rows if p.verdict == "rejected"}
     assert reasons == {"latency_ratio could not be measured (1.3): no"}
+
+
+def test_a_run_begins_with_caps_that_no_block_is_within(opened, space):
+    def caps(text):
+        study = opened(space(f"{SPACE}constraints: {{{text}}}\n"), study=f"s{len(text)}")
+        names, values = settings_table(study).columns
+        rows = dict(zip(map(str, values.cells), map(str, names.cells), strict=True))
+        return [words for words, name in rows.items() if words.startswith("the cap") and not name]
+
+    assert caps("flops: 18M") == []
+    (remark,) = caps("flops: 9M")
+    assert "over its 8.466 M macs, which papers print as FLOPs" in remark
 
 
 def test_a_cap_on_latency_needs_the_clock(space, storage):
