@@ -16,7 +16,6 @@ from typing import Any
 
 from blocks.cached import untouched
 from blocks.errors import StudyError
-from blocks.formulas import Cost
 from search.allotment import Budget, allot, read_budget
 from search.cap_remarks import cap_remarks
 from search.concurrency import Crowd, ProbeError, heavy_candidates, largest, settled
@@ -24,17 +23,18 @@ from search.costing import Costing, Spread, by_flops, costing_of
 from search.database import file_of, is_sqlite, shown
 from search.determinism import check_deterministic
 from search.devices import CPU
-from search.forecast import Counted, at_once, crowd_of, forecast, time_candidates
+from search.forecast import at_once, crowd_of, forecast, time_candidates
 from search.measured import remember
 from search.noise import noise_of
 from search.plan import StudyPlan, make_plan
+from search.possible import baselines, possible, runnable, trials_left
 from search.rehearsal import first_trials
-from search.standing import FITS, Standing, results_elsewhere, standing
+from search.standing import Standing, results_elsewhere, standing
 from search.store import TrialRecord
 from search.taken_over import Pair, TakenOver, taken_over
 from spaces.candidate import Candidate
 from spaces.census import Census, take_census
-from spaces.drawing import baseline_candidates, sites_of
+from spaces.drawing import sites_of
 
 MEASURED = 24  # candidates whose memory is measured
 FIRST = 5
@@ -91,7 +91,7 @@ def preview(
         crowd = None
         began = time.monotonic()
         if timing:
-            crowd = opened.enter_context(crowd_of(plan, _baselines(plan)[0]))
+            crowd = opened.enter_context(crowd_of(plan, baselines(plan)[0]))
             crowd.start(at_once(plan) if plan.device == CPU else 0)
         say("counting the space")
         census = take_census(plan.space, plan.data)
@@ -159,10 +159,6 @@ def _settings(plan: StudyPlan) -> dict[str, Any]:
     }
 
 
-def _baselines(plan: StudyPlan) -> list[Candidate]:
-    return [candidate for candidate, _ in baseline_candidates(plan.space, plan.data)]
-
-
 def _listed(census: Census, costing: Costing) -> dict[str, Candidate] | None:
     """Every candidate that caps allow, where all can be listed."""
     if not census.complete or census.ranges:
@@ -181,7 +177,7 @@ def _known(
     elsewhere: Mapping[Pair, str],
 ) -> TakenOver:
     """What other studies have of what this one may still come to."""
-    digests = {candidate.digest for candidate in (*_baselines(plan), *census.found)}
+    digests = {candidate.digest for candidate in (*baselines(plan), *census.found)}
     seeds = range(plan.seed, plan.seed + plan.seeds)
     return taken_over(
         ((digest, seed) for digest in digests - costing.over for seed in seeds),
@@ -240,12 +236,12 @@ class _Measured:
     ) -> None:
         self.plan = plan
         self.budget = budget
-        self.left = _left(plan, costing, census.ranges, stored)
-        self.counted = _runnable(plan, costing)
+        self.left = trials_left(plan, costing, census.ranges, stored)
+        self.counted = runnable(plan, costing)
         self.distinct = possible(census, costing, len(self.counted))
         everything = {c.digest: (c, cost) for c, cost in (*self.counted, *costing.counted)}
         self.sample = by_flops(list(everything.values()), MEASURED)
-        self.bare = {candidate.digest for candidate in _baselines(plan)}
+        self.bare = {candidate.digest for candidate in baselines(plan)}
         self.notes = [*plan.remarks, *cap_remarks(plan.space, plan.data)]
         self.memory: dict[str, Any] | None = None
         self.forecast: dict[str, Any] | None = None
@@ -354,40 +350,3 @@ class _Measured:
             "kept_bytes": {**Spread.of(values).to_json(), "baseline": bare},
             "batch_size": max(candidate.training.batch_size for candidate in sample),
         }
-
-
-def _left(
-    plan: StudyPlan, costing: Costing, ranges: tuple[str, ...], stored: Standing | None
-) -> int:
-    """Trials that are still to be trained, as far as there are candidates for them."""
-    left = stored.left if stored else plan.trials
-    if ranges or not costing.complete:
-        return left
-    possible = (len(_runnable(plan, costing)) + costing.uncounted) * plan.seeds
-    fitting = stored.fates.get(FITS, 0) if stored else 0
-    return min(left, max(0, possible - fitting))
-
-
-def possible(census: Census, costing: Costing, runnable: int) -> int | None:
-    """How many candidates may become trials; None where ranges leave them without number.
-
-    Args:
-        census: Of the space.
-        costing: Of the census.
-        runnable: Of those that were looked at and counted, the ones that may.
-    """
-    if census.ranges:
-        return None
-    if costing.complete:
-        return runnable + costing.uncounted
-    return round(census.candidates.value * (1 - costing.share(len(costing.over)).value))
-
-
-def _runnable(plan: StudyPlan, costing: Costing) -> Counted:
-    """What may become trials: the baselines, and what no cap rejects."""
-    rows: dict[str, tuple[Candidate, Cost]] = {}
-    for candidate in _baselines(plan):
-        sites = sites_of(candidate.architecture.backbone, candidate.data)
-        rows[candidate.digest] = (candidate, sites.cost)
-    rows |= {candidate.digest: (candidate, cost) for candidate, cost in costing.allowed}
-    return list(rows.values())

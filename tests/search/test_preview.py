@@ -20,7 +20,8 @@ from search.costing import Spread, costing_of
 from search.output import several
 from search.plan import make_plan
 from search.plan_view import amount, histogram, plan_parts, share
-from search.preview import possible, preview_study
+from search.possible import possible
+from search.preview import preview_study
 from search.taken_over import TakenOver, taken_over
 from spaces.census import take_census
 from spaces.estimates import Amount
