@@ -9,8 +9,8 @@ from search.costing import costing_of
 from search.forecast import Forecast, Timed, at_once, bend, between, chosen, forecast, trial_seconds
 from search.noise import Noise
 from search.plan import make_plan
+from search.possible import runnable
 from search.power import detectable
-from search.preview import _runnable
 from spaces.census import take_census
 
 
@@ -21,7 +21,7 @@ def plan(storage):
 
 @pytest.fixture
 def counted(plan):
-    return _runnable(plan, costing_of(plan.space, plan.data, take_census(plan.space, plan.data)))
+    return runnable(plan, costing_of(plan.space, plan.data, take_census(plan.space, plan.data)))
 
 
 def timed(*rows):
