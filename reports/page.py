@@ -26,6 +26,7 @@ from reports.charts import front_views, hidden_below
 from reports.figures import front_chart, marker_icon
 from reports.findings import Findings
 from reports.insight import insight_section
+from reports.learnt import learnt_section
 from reports.payload import first_order, page_json
 from reports.records import read_records
 from search.database import DEFAULT_STORAGE
@@ -193,6 +194,7 @@ def _content(findings: Findings) -> dict[str, Any]:
         "front_rows": sections.front_rows(findings),
         "front_more": max(len(records.front) - sections.FRONT_ROWS_AT_MOST, 0),
         "beside": beside_section(findings),
+        "learnt": learnt_section(findings),
         "insight": insight_section(findings),
         "type_rows": sections.type_rows(findings),
         "trial_rows": [sections.trial_row(findings, t) for t in order[:ROWS_WITHOUT_SCRIPT]],

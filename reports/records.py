@@ -13,9 +13,10 @@ from blocks.errors import BlockError
 from blocks.frequency import frequency_name
 from blocks.site import IN_BLOCK, STANDARD
 from search.database import open_for_reading, storage_url
-from search.even_tuning import KEY
+from search.even_tuning import was_tuned
 from search.front import front_numbers
 from search.insight.store import Insight, read_insights
+from search.learnt import Learnt, learnt_by_trials
 from search.outcome import EpochResult
 from search.store import (
     AttemptRecord,
@@ -26,6 +27,7 @@ from search.store import (
     is_success,
     read_attempts,
     read_curves,
+    read_findings,
     read_proposals,
     read_rejected,
     read_study,
@@ -127,6 +129,7 @@ class StudyRecords:
     proposals: list[ProposalRow]
     rejected: list[RejectedRecord]
     insights: dict[int, dict[str, Insight]] = field(default_factory=dict)
+    learnt: list[Learnt] = field(default_factory=list)
 
     @cached_property
     def successes(self) -> list[TrialRecord]:
@@ -175,7 +178,7 @@ class StudyRecords:
     @property
     def tuned(self) -> bool:
         """Whether no attention was tried at as many settings as the blocks."""
-        return bool(self.study.settings.get("file", {}).get(KEY))
+        return was_tuned(self.study.settings)
 
     def baseline_of(self, trial: TrialRecord) -> Baseline | None:
         """The baseline with the same backbone, where it is complete."""
@@ -215,14 +218,16 @@ def read_records(storage: str, study: str | None) -> StudyRecords:
     engine = open_for_reading(storage_url(storage))
     try:
         record = read_study(engine, study)
+        trials = read_trials(engine, record.id)
         return StudyRecords(
             record,
-            read_trials(engine, record.id),
+            trials,
             read_curves(engine, record.id),
             read_attempts(engine, record.id),
             read_proposals(engine, record.id),
             read_rejected(engine, record.id),
             read_insights(engine, record.id),
+            learnt_by_trials(read_findings(engine, record.id), trials),
         )
     finally:
         engine.dispose()

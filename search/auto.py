@@ -19,7 +19,7 @@ from search.store import StudyRecord
 from spaces.candidate import DataFacts
 from spaces.document import AUTO
 from spaces.document import SAMPLERS as NAMES
-from spaces.drawing import baseline_candidates, draw, enumerate_proposals
+from spaces.drawing import baseline_candidates, draw, enumerate_proposals, every_plain
 from spaces.parameters import Choice
 from spaces.space import Space
 
@@ -28,7 +28,12 @@ LISTED = 20_000  # proposals, in search of more distinct candidates than there a
 
 
 def choose_sampler(
-    chosen: Mapping[str, Any], space: Space, data: DataFacts, stored: StudyRecord | None
+    chosen: Mapping[str, Any],
+    space: Space,
+    data: DataFacts,
+    stored: StudyRecord | None,
+    *,
+    tuned: bool = False,
 ) -> tuple[str, str]:
     """The sampler of a study, and why it is that one where ``auto`` was asked for.
 
@@ -37,13 +42,15 @@ def choose_sampler(
         space: What may vary.
         data: The data set.
         stored: The study as it is stored, if it is.
+        tuned: Whether no attention gets as many settings of training as the blocks.
 
     Raises:
         StudyError: A sampler that is given by its dotted name cannot propose here.
     """
     name = chosen["sampler"]
     if name == AUTO:
-        return _kept(stored, space) or _chosen(space, data, chosen["trials"], chosen["seeds"])
+        kept = _kept(stored, space)
+        return kept or _chosen(space, data, chosen["trials"], chosen["seeds"], tuned=tuned)
     if name not in NAMES:
         from search.samplers import try_out
 
@@ -59,9 +66,11 @@ def _kept(stored: StudyRecord | None, space: Space) -> tuple[str, str] | None:
     return (kept["sampler"], kept["because"]) if kept else None
 
 
-def _chosen(space: Space, data: DataFacts, trials: int, seeds: int) -> tuple[str, str]:
+def _chosen(
+    space: Space, data: DataFacts, trials: int, seeds: int, *, tuned: bool
+) -> tuple[str, str]:
     lists = all(isinstance(domain, Choice) for domain in space.training.values())
-    distinct = _distinct(space, data, trials // seeds) if lists else None
+    distinct = _distinct(space, data, trials // seeds, tuned=tuned) if lists else None
     if distinct is not None:
         each = f" at {seeds} seeds" if seeds > 1 else ""
         return "grid", f"all {distinct} distinct candidates{each} fit into {trials} trials"
@@ -72,9 +81,13 @@ def _chosen(space: Space, data: DataFacts, trials: int, seeds: int) -> tuple[str
     return ("evolution", f"{why}; all settings are lists") if lists else ("nsga2", why)
 
 
-def _distinct(space: Space, data: DataFacts, most: int) -> int | None:
+def _distinct(space: Space, data: DataFacts, most: int, *, tuned: bool) -> int | None:
     """How many distinct candidates there are, baselines included; None: more than ``most``."""
     found = {candidate.digest for candidate, _ in baseline_candidates(space, data)}
+    for candidate in every_plain(space, data) if tuned else ():
+        found.add(candidate.digest)
+        if len(found) > most:
+            return None
     for count, proposal in enumerate(enumerate_proposals(space, data)):
         if len(found) > most or count >= LISTED:
             return None

@@ -14,18 +14,21 @@ from statistics import fmean, stdev
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from blocks.architecture import Architecture
+from blocks.site import IN_BLOCK, STEM
 from search import output
 from search.datasets import FOLDER
 from search.outcome import SUCCEEDED
 from search.store import StudyRecord, TrialRecord
 from spaces.candidate import DataFacts
 from spaces.drawing import OF_ATTENTION, sites_of
-from spaces.published_figures import FIGURES, IMAGENET, PublishedFigure
+from spaces.published_figures import FIGURES, IMAGENET, UNREAD, PublishedFigure, UnreadTable
 
 CONSISTENT, NOT_CONSISTENT = "consistent", "not consistent"
 CANNOT = "cannot be compared here"
+OTHER_DATA = "another data set"
 CONFIDENCE = 0.95
 IMAGENET_CLASSES, IMAGENET_IMAGES = 1000, 1_200_000
 
@@ -45,6 +48,12 @@ class Beside:
     trials: tuple[TrialRecord, ...]
     differences: tuple[float, ...]
     why: tuple[str, ...]
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether neither backbone nor data are the figure's."""
+        data = any(words.startswith(OTHER_DATA) for words in self.why)
+        return data and self.figure.backbone != self.trials[0].architecture["backbone"]
 
     @property
     def label(self) -> str:
@@ -96,6 +105,7 @@ class Beside:
             "seeds": len(self.differences),
             "verdict": self.verdict,
             "why": list(self.why),
+            "elsewhere": self.elsewhere,
         }
 
 
@@ -115,22 +125,30 @@ def beside_published(study: StudyRecord, trials: Sequence[TrialRecord]) -> list[
     """The published figures of what a study has trained, each beside the study's own.
 
     A figure is set beside a candidate with the same attention on the same backbone, or on the same
-    data; where only one of the two is the same, it is said why they cannot be compared.
+    data; where no figure is, those of the same attention elsewhere. It is said why they cannot be
+    compared. Of a network at several settings of training, the candidate with the most seeds is
+    taken, and of these the most accurate.
     """
     if not isinstance(study.identity.get("data"), dict):
         return []
     facts = _facts(study)
     done = [t for t in trials if t.state in SUCCEEDED and t.accuracy is not None]
     plain = [trial for trial in done if not trial.architecture["placements"]]
-    groups: dict[str, list[TrialRecord]] = {}
+    networks: dict[str, dict[str, list[TrialRecord]]] = {}
     for trial in done:
         if trial.architecture["placements"]:
+            groups = networks.setdefault(trial.architecture_digest, {})
             groups.setdefault(trial.digest, []).append(trial)
     return [
         _beside(figure, sorted(group, key=lambda trial: trial.seed), plain, facts)
-        for group in groups.values()
+        for group in (max(groups.values(), key=_weight) for groups in networks.values())
         for figure in _figures_of(group[0], facts)
     ]
+
+
+def _weight(group: Sequence[TrialRecord]) -> tuple[int, float]:
+    """By what one candidate of a network stands for it: its seeds, then its accuracy."""
+    return len(group), fmean(trial.accuracy or 0.0 for trial in group)
 
 
 def _facts(study: StudyRecord) -> DataFacts:
@@ -147,19 +165,35 @@ def _facts(study: StudyRecord) -> DataFacts:
 
 
 def _figures_of(trial: TrialRecord, facts: DataFacts) -> Iterator[PublishedFigure]:
-    """The figures of a trial's attention, on its backbone or its data."""
+    """The figures of a trial's attention: on its backbone or its data, else wherever there are."""
     architecture = Architecture.from_json(trial.architecture)
     blocks = frozenset(placement.block for placement in architecture.placements)
-    near = [
-        figure
-        for figure in FIGURES
-        if figure.blocks == blocks
-        and (figure.backbone == architecture.backbone or _is_data(facts, figure.data))
-    ]
-    if not near:  # most studies: no table of sites is asked for
+    alike = [figure for figure in FIGURES if figure.blocks == blocks]
+    if not alike:  # most blocks: no table of sites is asked for
         return
     sites = sites_of(architecture.backbone, facts.of_size(architecture.input_size))
-    yield from (figure for figure in near if figure.is_of(architecture, sites))
+    same = [figure for figure in alike if figure.is_of(architecture, sites)]
+    near = [
+        figure
+        for figure in same
+        if figure.backbone == architecture.backbone or _is_data(facts, figure.data)
+    ]
+    yield from near or same
+
+
+def unread_tables(trials: Sequence[TrialRecord]) -> list[UnreadTable]:
+    """The published tables of what a study has trained that are known of, and not known here."""
+    trained = [t.architecture["placements"] for t in trials if t.state in SUCCEEDED]
+    return [table for table in UNREAD if any(_is_of(table, placed) for placed in trained)]
+
+
+def _is_of(table: UnreadTable, placements: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all attention of a trial is such a table's, at any strength and side of the unit."""
+    in_unit = table.placement == IN_BLOCK
+    return bool(placements) and all(
+        p["block"] in table.blocks and (".unit" in p["site"]) == in_unit and p["site"] != STEM
+        for p in placements
+    )
 
 
 def _is_data(facts: DataFacts, name: str) -> bool:
@@ -215,7 +249,7 @@ def _obstacles(
     if figure.differs:
         yield figure.differs
     if not _is_data(facts, figure.data):
-        yield f"another data set: {figure.data}, here {facts.name}"
+        yield f"{OTHER_DATA}: {figure.data}, here {facts.name}"
     if figure.backbone != backbone:
         yield f"another backbone: {figure.backbone}, here {backbone}"
     if figure.epochs and figure.epochs != epochs:
@@ -227,6 +261,29 @@ def _obstacles(
 
 
 # For the terminal. -------------------------------------------------------------------------------
+
+
+def beside_parts(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table | Text]:
+    """Published figures beside a study's: a table, and a line for those from elsewhere alone.
+
+    Args:
+        rows: As ``Beside.to_json`` gives them.
+    """
+    near = [row for row in rows if not row["elsewhere"]]
+    if near:
+        yield beside_table(near)
+    far: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        if row["elsewhere"]:
+            key = row["label"], row["paper"], row["data"]
+            backbone = row["network"].partition(" ")[0]
+            words = f"{row['published']:g} % {row['measure']} in {backbone}"
+            far.setdefault(key, []).append(words)
+    for (label, paper, data), words in far.items():
+        yield Text(
+            f"{label}: {paper} has {', '.join(words)} on {data}: another backbone and other data,"
+            f" {CANNOT}"
+        )
 
 
 def beside_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -257,7 +257,7 @@ def show_study(
     search show attention --target-accuracy 0.9
     """
     from search import output, show, trial_view
-    from search.beside import beside_table
+    from search.beside import beside_parts
     from search.proposed import proposal_words
 
     _known_format(form, output.FORMATS)
@@ -279,8 +279,8 @@ def show_study(
     else:
         title = f"{data['study']}: {data['status']}, {len(data['front'])} on the front (*)"
         output.results.print(show.trials_table(title, data["trials"], data["front"]))
-        if "published" in data:
-            output.results.print(beside_table(data["published"]))
+        for part in beside_parts(data.get("published", ())):
+            output.results.print(part)
         if counted := proposal_words(data["proposals"]):
             output.results.print(Text(counted))
         for remark in show.remarks(data):

@@ -28,7 +28,7 @@ from search.budgets import Front, Spent, ended_words, reached
 from search.caps import above_caps
 from search.database import shown
 from search.enqueued import Given, still_to_come, words
-from search.even_tuning import next_plain
+from search.even_tuning import EvenTuning
 from search.failed import retry_failed
 from search.failures import (
     MAX_DEATHS,
@@ -217,6 +217,8 @@ class Study:
         self.given: deque[Given] = deque()
         self.front = Front(self.objectives)
         self._walk: Iterator[Proposal] | None = None
+        plan = self.plan
+        self.tuning = EvenTuning(plan.space, plan.data, wanted=plan.tune_baseline)
         self.proposer = Proposer(
             self.plan.sampler,
             self.objectives,
@@ -481,7 +483,7 @@ class Study:
 
     def _add_plain(self) -> bool:
         """Take no attention at settings that a block was tried with, where it is to be tuned."""
-        found = next_plain(self.plan.space, self.plan.data, self.trials, self.by_candidate)
+        found = self.tuning.next(self.trials, self.by_candidate)
         if found is not None:
             self._enter(*found, baseline=False)
         return found is not None

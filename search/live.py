@@ -16,6 +16,7 @@ from search import enqueued, output
 from search.budgets import budget_rows
 from search.cap_remarks import cap_remarks
 from search.engine import Study
+from search.even_tuning import WORDS as TUNED
 from search.front import front_numbers
 from search.outcome import FINISHED, RUNNING, EpochResult
 from search.plan import StudyPlan
@@ -76,6 +77,7 @@ def settings_table(study: Study) -> Table:
         ("trials", f"{plan.trials} in all; epochs: {plan.space.epochs}"),
         ("seeds", seeds_words(plan)),
         ("sampler", f"{sampler_words(plan)}; pruner: {plan.pruner}"),
+        *([("no attention", TUNED)] if plan.tune_baseline else []),
         ("workers", workers_words(plan)),
         ("objectives", ", ".join(f"{n} {d}" for n, d in study.objectives.items())),
         ("latency", "timed in turn with the baseline" if plan.latency else "not timed"),

@@ -24,6 +24,7 @@ from search.database import (
 from search.datasets import names
 from search.devices import CUDA, settle_gpus, usable_cores
 from search.enqueued import Given, settle_given
+from search.even_tuning import KEY, searched_settings, tunes_baseline
 from search.include import include
 from search.starting import Start, read_starts
 from search.store import StudyRecord, read_studies
@@ -95,6 +96,7 @@ class StudyPlan:
         enqueue: Proposals that are taken right after the baselines.
         remarks: What of the given proposals is left out, and why.
         auto_because: Why the sampler is this one, in words, where ``auto`` chose it.
+        tune_baseline: Whether no attention gets as many settings of training as the blocks.
     """
 
     space: Space
@@ -128,6 +130,7 @@ class StudyPlan:
     enqueue: tuple[Given, ...] = ()
     remarks: tuple[str, ...] = ()
     auto_because: str = ""
+    tune_baseline: bool = False
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -161,6 +164,7 @@ class StudyPlan:
             **self.limits,
             **self._seeds_settings,
             **({"enqueue": [dict(given) for given in self.enqueue]} if self.enqueue else {}),
+            **({KEY: self.tune_baseline} if searched_settings(self.space) else {}),
             "file": dict(self.space.study),
         }
 
@@ -285,7 +289,8 @@ def make_plan(
     proposed, remarks = settle_given(
         chosen["enqueue"], enqueue, loaded, facts, stored=_is_kept(stored, loaded)
     )
-    chosen["sampler"], because = choose_sampler(chosen, loaded, facts, stored)
+    tuned = tunes_baseline(loaded, stored)
+    chosen["sampler"], because = choose_sampler(chosen, loaded, facts, stored, tuned=tuned)
     return StudyPlan(
         space=loaded,
         study=name,
@@ -317,6 +322,7 @@ def make_plan(
         enqueue=proposed,
         remarks=remarks,
         auto_because=because,
+        tune_baseline=tuned,
     )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from search import enqueued
+from search.even_tuning import WORDS as TUNED
 from search.kept import size_words
 from search.output import count, duration, percent, several, table
 
@@ -19,6 +21,11 @@ Data = Mapping[str, Any]
 def plan_parts(data: Data) -> Iterator[str | Table]:
     """The preview in the order in which one reads it."""
     yield _headline(data)
+    if data["tune_baseline"]:
+        yield f"{TUNED} (study.tune_baseline)"
+    for given in data["enqueue"]:
+        yield f"enqueued: {enqueued.words(given)}"
+    yield from data["remarks"]
     if data["stored"]:
         yield from _stored(data["stored"], data["study"])
     yield from _size(data["space_size"])
@@ -40,8 +47,14 @@ def _headline(data: Data) -> str:
     return (
         f"{data['study']}: {data['space']} on {', '.join(map(str, data['backbones']))},"
         f" {data['data']['name']}; {trials}, {several(data['seeds'], 'seed')} a candidate,"
-        f" sampler {data['sampler']}; nothing is trained or written here"
+        f" sampler {_sampler(data)}; nothing is trained or written here"
     )
+
+
+def _sampler(data: Data) -> str:
+    """Who proposes, and why where ``auto`` chose it."""
+    because = data["sampler_because"]
+    return f"auto, which is {data['sampler']} here ({because})" if because else data["sampler"]
 
 
 def _stored(stored: Data, study: str) -> Iterator[str]:

@@ -9,7 +9,8 @@ from search.plan import StudyPlan
 from search.standing import FITS, Standing
 from spaces.candidate import Candidate
 from spaces.census import Census
-from spaces.drawing import baseline_candidates, sites_of
+from spaces.drawing import baseline_candidates, every_plain, sites_of
+from spaces.parameters import Range
 
 
 def baselines(plan: StudyPlan) -> list[Candidate]:
@@ -45,9 +46,12 @@ def possible(census: Census, costing: Costing, allowed: int) -> int | None:
 
 
 def runnable(plan: StudyPlan, costing: Costing) -> Counted:
-    """What may become trials: the baselines, and what no cap rejects."""
+    """What may become trials: the baselines (tuned: at all settings), and what no cap rejects."""
     rows: dict[str, tuple[Candidate, Cost]] = {}
-    for candidate in baselines(plan):
+    lists = not any(isinstance(domain, Range) for domain in plan.space.training.values())
+    listed = plan.tune_baseline and lists and costing.complete
+    tuned = every_plain(plan.space, plan.data) if listed else ()
+    for candidate in (*baselines(plan), *tuned):
         sites = sites_of(candidate.architecture.backbone, candidate.data)
         rows[candidate.digest] = (candidate, sites.cost)
     rows |= {candidate.digest: (candidate, cost) for candidate, cost in costing.allowed}

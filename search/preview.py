@@ -154,6 +154,10 @@ def _settings(plan: StudyPlan) -> dict[str, Any]:
         "seed": plan.seed,
         "epochs": plan.space.epochs,
         "sampler": plan.sampler,
+        "sampler_because": plan.auto_because,
+        "tune_baseline": plan.tune_baseline,
+        "enqueue": [dict(given) for given in plan.enqueue],
+        "remarks": list(plan.remarks),
         "pruner": plan.pruner,
         "device": plan.device,
     }

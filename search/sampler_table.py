@@ -32,6 +32,14 @@ GP_DRAWS = 5
 NSGA2_POPULATION = 10
 TPE_STARTUP_TRIALS = 10
 
+# Samplers of Optuna's, and of users' own made from them, that model only what all trials share.
+SHARED_ALONE = (
+    optuna.samplers.GPSampler,
+    optuna.samplers.CmaEsSampler,
+    optuna.samplers.NSGAIISampler,
+    optuna.samplers.NSGAIIISampler,
+)
+
 # Samplers of Optuna's that have no say here, and what does what they would.
 REPLACED = {
     "GridSampler": "--sampler grid",
@@ -142,8 +150,7 @@ def sampler_row(name: str) -> SamplerRow:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         first = make(0)
-    shared = (optuna.samplers.GPSampler, optuna.samplers.CmaEsSampler)
-    flat = isinstance(first, shared)
+    flat = isinstance(first, SHARED_ALONE)
     return SamplerRow(f"{type(first).__name__} by its name", make, flat, MAX_DRAWS, named=True)
 
 

@@ -12,12 +12,13 @@ from sqlalchemy import Engine
 from blocks.architecture import Architecture, identity_parameters
 from search import output
 from search.answers import read_classes
-from search.beside import beside_published
+from search.beside import beside_published, unread_tables
 from search.convergence import EPOCHS, SECONDS, check_target, to_target
 from search.failed import read_causes
 from search.failures import cause_of, failures_words, totals
 from search.front import front_means, front_numbers
 from search.kept import KeptFile, kept_data, kept_words, read_kept, size_words
+from search.learnt import learnt_data
 from search.outcome import DIVERGED, FAILED, REJECTED
 from search.proposed import proposal_counts
 from search.store import (
@@ -27,7 +28,6 @@ from search.store import (
     find_trial,
     read_attempts,
     read_curves,
-    read_findings,
     read_rejected,
     read_studies,
     read_study,
@@ -172,6 +172,9 @@ def study_data(engine: Engine, name: str | None, *, target: float | None = None)
     beside = beside_published(study, trials)
     if beside:
         data["published"] = [one.to_json() for one in beside]
+    unread = unread_tables(trials)
+    if unread:
+        data["published_unread"] = [str(table) for table in unread]
     means = front_means(trials, study.objectives)
     if means:
         data["front_means"] = means
@@ -198,6 +201,7 @@ def remarks(data: Mapping[str, Any]) -> Iterator[str]:
     """
     if data["note"]:
         yield data["note"]
+    yield from data.get("published_unread", ())
     if "causes" in data:
         yield f"cut off or failed: {failures_words(data['causes'])}"
     if "weights" in data:
@@ -277,7 +281,7 @@ def one_trial_data(
         "study": study.name,
         **data,
         "measurements": measurements,
-        **({"found": found} if (found := read_findings(engine, study.id).get(number)) else {}),
+        **learnt_data(engine, study.id, number),
         "classes": read_classes(engine, study.id, number).get(number, {}),
         "curve": [epoch.__dict__ for epoch in curve],
         "attempts": attempts,

@@ -11,6 +11,7 @@ from rich.text import Text
 from search import output
 from search.convergence import EPOCHS, SECONDS
 from search.kept import size_words
+from search.learnt import sites_words
 from search.show import latency_words
 
 SPLITS = ("validation", "test")
@@ -29,6 +30,12 @@ def trial_tables(data: Mapping[str, Any]) -> Iterator[Table | Text]:
     """
     title = f"{data['study']}, trial {data['number']}: {data['state']}"
     yield output.table(title, ("", data["label"]), _facts(data))
+    attention = sites_words(data["architecture"]["placements"])
+    if attention:
+        yield output.table("Attention", ("sites", "block", "options"), attention)
+    if "found" in data:
+        rows = list(data["found_sites"].items())
+        yield output.table("Found by its training", ("site", "frequencies"), rows)
     splits = _splits(data)
     if splits:
         yield output.table("Measured", ("split", "accuracy", "loss", "calibration error"), splits)
@@ -40,6 +47,14 @@ def trial_tables(data: Mapping[str, Any]) -> Iterator[Table | Text]:
     if data["curve"]:
         yield output.table("Epochs", EPOCH_COLUMNS, _epochs(data["curve"]))
     yield from _attempts(data["attempts"])
+
+
+def _anew(data: Mapping[str, Any]) -> str:
+    """The trials that train what this one's training has found."""
+    if "found" not in data:
+        return ""
+    numbers = ", ".join(map(str, data["found_trials"]))
+    return f"trained anew as trial {numbers}" if numbers else "not trained anew"
 
 
 def _attempts(attempts: Sequence[Mapping[str, Any]]) -> Iterator[Table | Text]:
@@ -77,6 +92,8 @@ def _facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("starts", str(len(data["attempts"]))),
         ("batch in parts", _parts(data["attempts"])),
         ("reused from", data.get("origin", "")),
+        ("what it found", _anew(data)),
+        ("found by", ", ".join(f"trial {number}" for number in data.get("found_by", ()))),
         ("error", data.get("error", "")),
     ]
     return [(name, value) for name, value in rows if value]

@@ -309,6 +309,37 @@ def plain_candidate(
     Returns:
         The candidate; and the proposal that means it where the space has one, else nothing.
     """
+    choose = _plainly(backbone, settings)
+    answers, trained = _plain_answers(space, choose, backbone)
+    sized = data.at(int(trained["input_size"]))
+    architecture = resolve(Architecture(backbone), sites_of(backbone, sized))
+    label = _label(space, backbone, registry.NONE, answers.values)
+    training = space.training_of(backbone, trained).of(architecture)
+    has_none = registry.NONE in space.attention.blocks.values
+    values = dict(propose(space, choose, data).values) if has_none else {}
+    return Candidate(architecture, training, sized, label), values
+
+
+def every_plain(space: Space, data: DataFacts) -> Iterator[Candidate]:
+    """No attention at all settings of training that the space allows; these must be lists."""
+    for name in map(str, space.backbones.values):
+
+        def ask(choose: Choose, name: str = name) -> Answers:
+            return _plain_answers(space, choose, name)[0]
+
+        for answers in every(ask, space.source):
+            if not space.rules.broken(answers.shared, answers.decisions):
+                yield plain_candidate(space, data, name, answers.values)[0]
+
+
+def is_plain_allowed(space: Space, backbone: str, settings: Mapping[str, OptionValue]) -> bool:
+    """Whether no rule of the space forbids no attention at these settings of training."""
+    answers, _ = _plain_answers(space, _plainly(backbone, settings), backbone)
+    return not space.rules.broken(answers.shared, answers.decisions)
+
+
+def _plainly(backbone: str, settings: Mapping[str, OptionValue]) -> Choose:
+    """Answers for no attention; settings that are not given are the baseline's."""
 
     def choose(name: str, domain: Domain) -> OptionValue:
         if name == "backbone":
@@ -317,17 +348,17 @@ def plain_candidate(
             return registry.NONE
         return settings.get(name, domain.default)
 
+    return choose
+
+
+def _plain_answers(
+    space: Space, choose: Choose, backbone: str
+) -> tuple[Answers, dict[str, OptionValue]]:
+    """What is asked of no attention, and its settings of training."""
     answers = Answers(space.rules, choose)
     answers.ask_shared(BACKBONE, "backbone", fixed(backbone))
     answers.decisions.append({"type": registry.NONE})
-    trained = training_settings(space, answers, attention=False)
-    sized = data.at(int(trained["input_size"]))
-    architecture = resolve(Architecture(backbone), sites_of(backbone, sized))
-    label = _label(space, backbone, registry.NONE, answers.values)
-    training = space.training_of(backbone, trained).of(architecture)
-    has_none = registry.NONE in space.attention.blocks.values
-    values = dict(propose(space, choose, data).values) if has_none else {}
-    return Candidate(architecture, training, sized, label), values
+    return answers, training_settings(space, answers, attention=False)
 
 
 T = TypeVar("T")

@@ -110,10 +110,22 @@ _CNNTENTION = {
     "note": "its runs stopped early by the test error, each network at a rate of its own, the"
     " baseline by another optimiser; one run each",
 }
+_CNNTENTION_UNTUNED = {
+    **_CNNTENTION,
+    "epochs": 182,
+    "note": "Adam at 0.005 for 182 epochs, no early stopping; the baseline by SGD at 0.1; one run"
+    " each",
+}
 _COORDINATE = {
     "paper": "Coordinate attention, 2103.02907",
     "source": "README of github.com/houqb/CoordAttention (commit 7619bea9)",
     "data": IMAGENET,
+}
+_CBAM = {
+    "paper": "CBAM, 1807.06521",
+    "source": "README of github.com/Jongchan/attention-module (commit 459efad0)",
+    "data": IMAGENET,
+    "note": "of the weights that its authors published",
 }
 _POOLING = {
     "paper": "SPSE and RGSE, Pattern Recognition 121 (2022) 108159",
@@ -177,6 +189,17 @@ FIGURES: tuple[PublishedFigure, ...] = (
             91.32,
             90.96,
         ),
+        (
+            "resnet20",
+            _one(AFTER_STAGES, "cbam", reduction=8, norm=False, residual=True),
+            88.51,
+            90.96,
+        ),
+    ),
+    *_rows(
+        _CNNTENTION_UNTUNED,
+        ("resnet20", _one(AFTER_STAGES, "selfatt"), 91.48, 90.96),
+        ("resnet20", _one(AFTER_STAGES, "mha", heads=8), 91.29, 90.96),
     ),
     *_rows(
         _COORDINATE,
@@ -204,6 +227,7 @@ FIGURES: tuple[PublishedFigure, ...] = (
         ("resnet34", _one(INNER, "simam", energy_lambda=0.1), 74.49, None),
         ("resnet50", _one(INNER, "simam", energy_lambda=0.1), 77.45, None),
         ("resnet101", _one(INNER, "simam", energy_lambda=0.1), 78.65, None),
+        ("resnext50_32x4d", _one(INNER, "simam", energy_lambda=0.1), 78.00, None),
         ("mobilenetv2_100", _one(INNER, "simam", energy_lambda=0.1), 72.36, None),
     ),
     *_rows(
@@ -214,7 +238,58 @@ FIGURES: tuple[PublishedFigure, ...] = (
         ("mobilenetv2_100", _one(STANDARD, "triplet", kernel_size=3), 27.38, None),
         ("mobilenetv2_100", _one(STANDARD, "triplet", kernel_size=7), 28.01, None),
     ),
+    *_rows(_CBAM, ("resnet50", _one(STANDARD, "cbam", reduction=16), 77.622, None)),
     *_rows(_ECA, ("resnet50", _K3557, 77.48, None)),
     *_rows(_SENET, ("resnet50", _one(STANDARD, "se", reduction=16, bias=True), 22.37, None)),
     *_rows(_SENET_PYTORCH, ("resnet50", _one(STANDARD, "se", reduction=16), 77.06, 76.15)),
+)
+
+
+@dataclass(frozen=True)
+class UnreadTable:
+    """Published figures that are not among ``FIGURES``: no source that could be checked has them.
+
+    Args:
+        paper: Short name, with its arXiv identifier.
+        what: The tables.
+        blocks: Its blocks.
+        placement: Where they stand there, "stage" or "in-block".
+        data: Its data set, as ``--data`` names it, or "imagenet".
+    """
+
+    paper: str
+    what: str
+    blocks: frozenset[str]
+    placement: str
+    data: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.paper}: its {self.what} on {self.data} cannot be set beside ours, because no"
+            " source of them that could be checked is known here"
+        )
+
+
+UNREAD: tuple[UnreadTable, ...] = (
+    UnreadTable(
+        "TripSE, 2505.05943",
+        "accuracies of TripSE1 to TripSE4",
+        frozenset({"tripse1", "tripse2", "tripse3", "tripse4"}),
+        "stage",
+        "cifar100",
+    ),
+    UnreadTable(
+        "SENet, 1709.01507",
+        "tables of reduction ratios, of positions in the unit and of stages",
+        frozenset({"se"}),
+        "in-block",
+        IMAGENET,
+    ),
+    UnreadTable(
+        "FcaNet, 2012.11879",
+        "tables of single frequencies, of sets of other sizes and of its searched frequencies",
+        frozenset({"fca"}),
+        "in-block",
+        IMAGENET,
+    ),
 )

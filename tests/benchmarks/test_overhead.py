@@ -43,6 +43,7 @@ training:
   warmup: {low: 0.05, high: 0.5}
   cutout: {low: 0, high: 4}
 objectives: {accuracy: max, flops: min}
+study: {tune_baseline: false}
 """
 MAKE = {
     "random": lambda: optuna.samplers.RandomSampler(seed=0),

@@ -66,6 +66,19 @@ def test_a_baseline_beside_the_space_counts(opened, space):
     assert opened(space(text), trials=5, sampler="auto", study="b").plan.sampler == "grid"
 
 
+def test_no_attention_at_all_settings_counts_where_it_is_tuned(opened, space):
+    # Four networks of SE at two rates, and no attention at both: ten candidates.
+    text = SMALL.replace("[none, se]", "se").replace(
+        "epochs: 1", "epochs: 1, learning_rate: [0.1, 0.2]"
+    )
+    assert opened(space(text), trials=9, sampler="auto").plan.sampler == "tpe"
+    study = opened(space(text), trials=10, sampler="auto", study="b")
+    assert study.plan.sampler == "grid"
+    assert drive(study) == 10
+    untuned = f"{text}study: {{tune_baseline: false}}\n"
+    assert opened(space(untuned), trials=9, sampler="auto", study="c").plan.sampler == "grid"
+
+
 def test_the_choice_is_kept_when_more_trials_are_wanted(opened, space):
     path = space()
     drive(opened(path, trials=4, sampler="auto"))

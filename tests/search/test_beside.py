@@ -15,9 +15,11 @@ from search.beside import (
     CANNOT,
     CONSISTENT,
     NOT_CONSISTENT,
+    beside_parts,
     beside_published,
     beside_table,
     t_interval,
+    unread_tables,
 )
 from search.cli import app
 from search.database import open_for_reading, open_for_writing, storage_url
@@ -90,7 +92,8 @@ def paired(gains, label="selfatt stage"):
 
 def test_a_difference_inside_the_interval_is_consistent(filled):
     # The published difference of self-attention after the stages is 91.44 - 90.96 = 0.48 points.
-    (found,) = beside_published(*filled(paired([0.003, 0.005, 0.007])))
+    found, untuned = beside_published(*filled(paired([0.003, 0.005, 0.007])))
+    assert untuned.why == ("other epochs: 182, here 2",)
     assert found.figure.paper == "CNNtention"
     assert found.figure.difference == pytest.approx(0.0048)
     assert found.differences == pytest.approx((0.003, 0.005, 0.007))
@@ -101,7 +104,7 @@ def test_a_difference_inside_the_interval_is_consistent(filled):
 
 
 def test_one_outside_is_not(filled):
-    (found,) = beside_published(*filled(paired([0.010, 0.011, 0.012])))
+    found, _ = beside_published(*filled(paired([0.010, 0.011, 0.012])))
     # 0.011 +- 4.302653 x 0.001 / sqrt(3) = 0.0085 to 0.0135.
     assert found.interval == pytest.approx((0.0085159, 0.0134841), abs=1e-6)
     assert found.verdict == NOT_CONSISTENT
@@ -120,7 +123,7 @@ def test_one_outside_is_not(filled):
     ],
 )
 def test_why_it_cannot_be_compared_here(filled, rows, facts, why):
-    (found,) = beside_published(*filled(rows, facts))
+    found, _ = beside_published(*filled(rows, facts))
     assert found.why == why
     assert found.verdict == CANNOT
 
@@ -152,6 +155,44 @@ def test_only_the_same_attention_is_matched(filled):
     assert beside_published(*filled(rows)) == []
 
 
+@pytest.mark.parametrize("reduction", [16, 8])
+def test_where_no_figure_is_near_those_from_elsewhere_are_shown(filled, reduction):
+    types = {"none": {}, "se": {"reduction": reduction}}
+    content = {**CONTENT, "attention": {"type": types, "placement": "in-block"}}
+    record, trials = filled(paired([0.0, 0.01], f"se in-block r={reduction}"), DIGITS, content)
+    found = beside_published(record, trials)
+    assert [str(table.paper) for table in unread_tables(trials)] == ["SENet, 1709.01507"]
+    if reduction == 8:  # nobody's whose figures are known here
+        assert found == []
+        return
+    (one,) = found
+    assert str(one.figure) == "resnet50 + se in-block reduction=16"
+    assert one.verdict == CANNOT
+    assert one.why == (
+        "another data set: imagenet, here digits",
+        "another backbone: resnet50, here resnet20",
+    )
+    assert one.elsewhere
+    (line,) = beside_parts([one.to_json()])
+    assert "has 77.06 % accuracy in resnet50 on imagenet: another backbone and other" in line.plain
+
+
+def test_a_paper_whose_figures_are_not_known_is_said(filled, storage, tmp_path):
+    types = {"none": {}, "tripse1": {"reduction": 16}}
+    content = {**CONTENT, "attention": {"type": types, "placement": "stage"}}
+    filled(paired([0.0, 0.01], "tripse1 stage r=16"), CIFAR, content)
+    engine = open_for_reading(storage_url(storage))
+    data = show.study_data(engine, "mine")
+    engine.dispose()
+    assert "published" not in data
+    (words,) = data["published_unread"]
+    assert words.startswith("TripSE, 2505.05943: its accuracies of TripSE1 to TripSE4 on cifar100")
+    assert words in list(show.remarks(data))
+    page = write_report("mine", storage=storage, output=tmp_path / "r.html").read_text("utf-8")
+    assert "No figure of what was trained here is known." in page
+    assert words in page
+
+
 def test_pairs_are_of_equal_settings(filled):
     content = {**CONTENT, "training": {"epochs": 2, "momentum": [0.9, 0.5]}}
     rows = [
@@ -159,8 +200,21 @@ def test_pairs_are_of_equal_settings(filled):
         *[("none [momentum=0.5]", seed, 0.80) for seed in (0, 1)],
         *[("selfatt stage [momentum=0.5]", seed, 0.85 + seed / 100) for seed in (0, 1)],
     ]
-    (found,) = beside_published(*filled(rows, CIFAR, content))
+    found, _ = beside_published(*filled(rows, CIFAR, content))
     assert found.differences == pytest.approx((0.05, 0.06))
+
+
+@pytest.mark.parametrize(("seeds", "momentum"), [(1, "0.5"), (2, "0.9")])
+def test_one_candidate_stands_for_a_network_at_several_settings(filled, seeds, momentum):
+    """That with more seeds; else the more accurate."""
+    content = {**CONTENT, "training": {"epochs": 2, "momentum": [0.9, 0.5]}}
+    rows = [
+        ("none [momentum=0.9]", 0, 0.90),
+        ("selfatt stage [momentum=0.5]", 0, 0.97),
+        *[("selfatt stage [momentum=0.9]", seed, 0.91) for seed in range(seeds)],
+    ]
+    found, _ = beside_published(*filled(rows, CIFAR, content))
+    assert found.label == f"selfatt stage [momentum={momentum}]"
 
 
 def test_show_and_report_set_it_beside_ours(filled, storage, tmp_path):
@@ -168,7 +222,8 @@ def test_show_and_report_set_it_beside_ours(filled, storage, tmp_path):
     engine = open_for_reading(storage_url(storage))
     data = show.study_data(engine, "mine")
     engine.dispose()
-    attention, heads = data["published"]
+    attention, untuned, heads, _ = data["published"]
+    assert untuned["published"] == 91.48
     assert attention["verdict"] == "consistent"
     assert (attention["published"], attention["published_baseline"]) == (91.44, 90.96)
     assert attention["trials"] == [3, 4, 5]
@@ -177,7 +232,7 @@ def test_show_and_report_set_it_beside_ours(filled, storage, tmp_path):
     assert heads["why"] == ["one seed only"]
     page = write_report("mine", storage=storage, output=tmp_path / "r.html").read_text("utf-8")
     assert "Beside published figures" in page
-    assert "2 published figures: 1 consistent with ours and 1 that cannot be compared here." in page
+    assert "4 published figures: 1 consistent with ours and 3 that cannot be compared here." in page
     assert "early by the test error" in page
 
 

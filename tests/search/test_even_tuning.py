@@ -6,7 +6,8 @@ import pytest
 from instant import drive
 
 from reports.records import read_records
-from search.even_tuning import next_plain
+from search.even_tuning import EvenTuning, tunes_baseline, was_tuned
+from search.plan import stored_study
 from spaces.space import load_space, make_space
 
 CONTENT = {
@@ -17,8 +18,8 @@ CONTENT = {
         "learning_rate": {"low": 0.01, "high": 0.4, "log": True, "default": 0.1},
         "attention_learning_rate": [1, 10],
     },
-    "study": {"tune_baseline": True},
 }
+WITHOUT = {**CONTENT, "study": {"tune_baseline": False}}
 
 
 def tried(study):
@@ -56,16 +57,63 @@ def test_it_has_the_settings_of_a_block_that_is_ahead(opened, types):
         assert len(plain) >= 24 // 3
 
 
-def test_without_the_key_or_without_searched_settings_nothing_is_added(opened):
-    plain = {**CONTENT, "study": {}}
-    study = opened(make_space(plain, name="plain"), trials=12, sampler="random")
+def test_left_out_or_without_searched_settings_nothing_is_added(opened):
+    study = opened(make_space(WITHOUT, name="plain"), trials=12, sampler="random")
     drive(study)
-    assert next_plain(study.plan.space, study.plan.data, study.trials, study.by_candidate) is None
+    assert tried(study)["none"] < max(tried(study).values())
     fixed = make_space({**CONTENT, "training": {"epochs": 1}}, name="fixed")
     study = opened(fixed, trials=12, sampler="random")
     drive(study)
     assert len(study.trials) == 5  # none; se and eca at two placements
-    assert next_plain(fixed, study.plan.data, study.trials, study.by_candidate) is None
+    assert not study.plan.tune_baseline
+    assert "tune_baseline" not in study.plan.settings
+
+
+def test_a_study_that_was_made_without_goes_on_without(opened, storage):
+    """As earlier versions stored it: neither its file nor its settings say anything."""
+    made = make_space(CONTENT, name="old")
+    off = opened(make_space(WITHOUT, name="old"), trials=20, sampler="random")
+    drive(off, stop_after=6)
+    settings = {n: v for n, v in off.plan.settings.items() if n != "tune_baseline"}
+    off.store.update_study(off.id, settings={**settings, "file": {}})
+    on = opened(made, trials=20, sampler="random")
+    assert not on.plan.tune_baseline
+    drive(on)
+    whole = opened(make_space(WITHOUT, name="whole"), trials=20, sampler="random")
+    drive(whole)
+    assert [t.digest for t in on.trials.values()] == [t.digest for t in whole.trials.values()]
+    assert not read_records(storage, "old").tuned
+
+
+def test_the_file_says_more_than_what_is_stored(opened, storage):
+    study = opened(make_space(WITHOUT, name="said"), trials=4, sampler="random")
+    stored = stored_study(study.plan.storage, "said")
+    assert not was_tuned(stored.settings)
+    assert not tunes_baseline(make_space(CONTENT, name="said"), stored)
+    asked = {**CONTENT, "study": {"tune_baseline": True}}
+    assert tunes_baseline(make_space(asked, name="said"), stored)
+    wider = {**CONTENT, "attention": {**CONTENT["attention"], "reduction": [4, 8]}}
+    assert tunes_baseline(make_space(wider, name="said"), stored)  # decided anew
+
+
+def test_what_the_space_forbids_is_not_tried_without_attention_either(opened):
+    rule = {"type": "none", "training.learning_rate": {"above": 0.15}}
+    study = opened(make_space({**CONTENT, "forbid": [rule]}, name="ruled"), trials=24)
+    drive(study)
+    plain = [t for t in study.trials.values() if not t.architecture["placements"]]
+    blocks = [t for t in study.trials.values() if t.architecture["placements"]]
+    assert any(t.training["learning_rate"] > 0.15 for t in blocks)
+    assert len(plain) > 2
+    assert all(t.training["learning_rate"] <= 0.15 for t in plain)
+
+
+def test_every_trial_is_looked_at_once(opened):
+    """What is asked of the trials does not grow with the study."""
+    study = opened(make_space(CONTENT, name="tuned"), trials=20, sampler="random")
+    drive(study)
+    tuning = EvenTuning(study.plan.space, study.plan.data, wanted=True)
+    tuning.next(study.trials, study.by_candidate)
+    tuning.next(dict.fromkeys(study.trials), study.by_candidate)  # None has no architecture
 
 
 def test_cut_off_and_continued_it_is_the_same_study(opened, tmp_path):
@@ -92,7 +140,8 @@ def test_the_report_compares_with_the_best_of_its_settings(opened, storage):
     assert records.baselines["resnet20"].number == best.number
 
 
-def test_the_shipped_space_asks_for_it():
+def test_the_shipped_space_has_it():
     space = load_space("attention-tuned")
     assert space.study["tune_baseline"] is True
+    assert tunes_baseline(space)
     assert not space.training["learning_rate"].is_fixed

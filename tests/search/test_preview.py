@@ -340,3 +340,22 @@ def test_amounts_and_shares_in_words():
     part = {"share": 0.125, "low": 0.11, "high": 0.14, "exact": False}
     assert share(part) == "12.5 % (11.0 to 14.0)"
     assert share({**part, "exact": True}) == "12.5 %"
+
+
+def test_who_proposes_and_what_was_given_is_said(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    tuned = SMALL.replace("epochs: 2", "epochs: 1, learning_rate: {low: 0.01, high: 0.4}")
+    (folder / "mine.yaml").write_text(tuned)
+    given = ["type=se, placement=stem", "placement=stem, type=se"]
+    data = preview_study("mine.yaml", sampler="auto", timing=False, enqueue=given)
+    assert data["sampler"] == "tpe"
+    assert data["tune_baseline"]
+    assert data["enqueue"] == [{"type": "se", "placement": "stem"}]
+    assert len(data["remarks"]) == 1
+    headline, tuning, enqueued, remark, *_ = plan_parts(data)
+    assert "6 trials of 1 epoch, 1 seed" in headline
+    assert f"auto, which is tpe here ({data['sampler_because']})" in headline
+    assert tuning.startswith("no attention gets as many settings")
+    assert enqueued == "enqueued: type=se, placement=stem"
+    assert "'placement=stem, type=se' is the same as" in remark
+    assert remark.endswith("it is left out")

@@ -230,7 +230,8 @@ def test_another_sampler_by_its_dotted_name(own, name):
 
 
 def test_those_that_share_parameters_are_asked_on_a_flattened_space():
-    assert sampler_row("optuna.samplers.GPSampler").flat
+    for name in ("GPSampler", "NSGAIISampler", "NSGAIIISampler"):
+        assert sampler_row(f"optuna.samplers.{name}").flat
     assert not sampler_row("optuna.samplers.TPESampler").flat
 
 
