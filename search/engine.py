@@ -27,7 +27,7 @@ from search.adopted import adopt_finished
 from search.budgets import Front, Spent, ended_words, reached
 from search.caps import above_caps
 from search.database import shown
-from search.enqueued import Given, still_to_come, words
+from search.enqueued import Given, is_settled, still_to_come, words
 from search.even_tuning import EvenTuning
 from search.failed import retry_failed
 from search.failures import (
@@ -575,8 +575,8 @@ class Study:
                 self.rejected[candidate.digest] = reason
                 refused.append((candidate, self.cost(candidate)))
             rows.append(self._row(number, candidate, verdict, reason, FAILED, proposal))
-            if given and set(proposal.values) <= set(given):
-                break  # it leaves nothing open
+            if given and is_settled(given, proposal, self.plan.space, capped=verdict == OVER_CAP):
+                break
         return False
 
     def _judge(self, proposal: Proposal) -> tuple[Candidate | None, str, str]:

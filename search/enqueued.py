@@ -38,7 +38,7 @@ def read_given(given: str | Mapping[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(given, str):
         return dict(given)
-    settings = {}
+    settings: dict[str, Any] = {}
     for part in NEXT_SETTING.split(given):
         name, equals, text = part.partition("=")
         if not equals or not name.strip() or not text.strip():
@@ -46,6 +46,8 @@ def read_given(given: str | Mapping[str, Any]) -> dict[str, Any]:
                 f"--enqueue {given!r}: {part.strip()!r} is no setting; write NAME=VALUE with commas"
                 " between, such as type=se,reduction=16"
             )
+        if name.strip() in settings:
+            raise StudyError(f"--enqueue {given!r}: {name.strip()} is given twice; give it once")
         try:
             settings[name.strip()] = read_yaml(text).data
         except YamlRefusal as problem:
@@ -117,7 +119,8 @@ class _Checker:
         if not self.known:
             baselines = baseline_candidates(self.space, self.data)
             self.known = {c.digest: "the baseline, which is always there" for c, _ in baselines}
-        values = {name: self._value(name, value, where) for name, value in given.items()}
+        full = {self._full_name(name, given): value for name, value in given.items()}
+        values = {name: self._value(name, value, where) for name, value in full.items()}
         values = {name: v for name, v in values.items() if not self.domains[name].is_fixed}
         digest = self._completed(values, where)
         same = f"the same as {words(values)} before it" if values in self.taken else ""
@@ -130,6 +133,12 @@ class _Checker:
         if digest:
             self.known[digest] = f"the same candidate as {words(values)} before it"
         self.taken.append(values)
+
+    def _full_name(self, name: str, given: Mapping[str, Any]) -> str:
+        """An option by the name that it has here: that of the given block, where it is its own."""
+        place, dot, option = name.rpartition(".")
+        own = f"{place}{dot}{given.get(f'{place}{dot}type')}.{option}"
+        return own if name not in self.domains and own in self.domains else name
 
     def _value(self, name: str, given: Any, where: str) -> OptionValue:
         if name not in self.domains:
@@ -226,3 +235,16 @@ def still_to_come(given: Iterable[Given], rows: Iterable[ProposalRow]) -> Iterat
     """The given proposals that the stored ones do not hold yet."""
     taken = [row.system_attributes[MARK] for row in rows if MARK in row.system_attributes]
     return (one for one in given if one not in taken)
+
+
+def is_settled(given: Given, proposal: Proposal, space: Space, *, capped: bool) -> bool:
+    """Whether no other draw with what is given would fare better than a proposal that is no trial.
+
+    Args:
+        given: What every draw of it has.
+        proposal: One of them.
+        space: What may vary.
+        capped: Whether a cap rejected it: then only what makes another network may help.
+    """
+    left = set(proposal.values) - set(given)
+    return not left or (capped and left <= space.training.keys() - {"input_size"})

@@ -23,7 +23,7 @@ from spaces.drawing import OF_ATTENTION, is_plain_allowed, plain_candidate
 from spaces.space import Space
 
 KEY = "tune_baseline"
-WORDS = "no attention gets as many settings of training as the block with the most"
+WORDS = "as many settings of training are tried as for the block with the most"
 
 
 def tunes_baseline(space: Space, stored: StudyRecord | None = None) -> bool:

@@ -22,7 +22,7 @@ def plan_parts(data: Data) -> Iterator[str | Table]:
     """The preview in the order in which one reads it."""
     yield _headline(data)
     if data["tune_baseline"]:
-        yield f"{TUNED} (study.tune_baseline)"
+        yield f"for no attention {TUNED} (study.tune_baseline)"
     for given in data["enqueue"]:
         yield f"enqueued: {enqueued.words(given)}"
     yield from data["remarks"]

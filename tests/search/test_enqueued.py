@@ -49,6 +49,43 @@ def test_what_is_no_setting_is_refused(text):
         read_given(text)
 
 
+def test_a_setting_that_is_given_twice_is_refused():
+    with pytest.raises(StudyError, match="'type=se,type=fca': type is given twice; give it once"):
+        read_given("type=se,type=fca")
+
+
+OWN = """
+backbone: resnet20
+attention:
+  type: {se: {reduction: [4, 8]}, cbam: {reduction: [8, 16]}}
+  placement: [stage, in-block]
+  per_stage: %s
+training: {epochs: 1}
+"""
+
+
+def test_a_blocks_own_option_may_be_named_without_it(opened, tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN % "false")
+    study = opened(str(path), trials=3, enqueue=["type=se,placement=stage,reduction=8"])
+    drive(study)
+    assert study.trials[1].label == "se stage r=8"
+    with pytest.raises(
+        StudyError, match="se.reduction is 16; the space has 4, 8. The nearest is 8"
+    ):
+        opened(str(path), study="b", enqueue=["type=se,reduction=16"])
+    path.write_text(OWN % "true")
+    stages = [f"stage{n}.type={'se' if n < 3 else 'cbam'},stage{n}.reduction=8" for n in (1, 2, 3)]
+    study = opened(str(path), study="c", trials=3, enqueue=[",".join(stages)])
+    drive(study)
+    options = [(p["block"], p["options"]["reduction"]) for p in placements(study.trials[1])]
+    assert set(options) == {("se", 8), ("cbam", 8)}
+
+
+def placements(trial):
+    return trial.architecture["placements"]
+
+
 def test_they_come_right_after_the_baseline_in_their_order(opened, space):
     given = ["type=se,placement=stage,reduction=8,learning_rate=0.1", "type=simam,placement=stem"]
     study = opened(space, trials=6, sampler="random", enqueue=given)
@@ -200,6 +237,25 @@ def test_one_over_a_cap_is_rejected_and_shown(opened, tmp_path):
     (remark,) = study.result().remarks
     assert "was given and is no trial: params 269,562 is over 269,434 (1.0x baseline)" in remark
     assert len(study.trials) == 3
+
+
+def test_one_whose_network_is_over_a_cap_is_not_drawn_again(opened, tmp_path):
+    """Another learning rate makes no smaller network; another block would."""
+    path = tmp_path / "capped.yaml"
+    path.write_text(SPACE + "constraints: {params: 1.0x baseline}\n")
+    study = opened(
+        str(path),
+        trials=2,
+        sampler="random",
+        enqueue=["type=se,placement=stem,reduction=4", "placement=stem"],
+    )
+    drive(study)
+    proposals = read_proposals(study.store.engine, study.id)
+    rejected = [p for p in proposals if p.label.startswith("se stem r=4")]
+    assert len(rejected) == 1
+    (remark,) = study.result().remarks
+    assert remark.startswith("type=se, placement=stem, reduction=4 was given and is no trial")
+    assert study.trials[1].label.startswith("simam stem")  # alone without parameters of its own
 
 
 def test_one_that_the_study_has_already_is_said(opened, space):

@@ -355,7 +355,7 @@ def test_who_proposes_and_what_was_given_is_said(folder, monkeypatch):
     headline, tuning, enqueued, remark, *_ = plan_parts(data)
     assert "6 trials of 1 epoch, 1 seed" in headline
     assert f"auto, which is tpe here ({data['sampler_because']})" in headline
-    assert tuning.startswith("no attention gets as many settings")
+    assert tuning.startswith("for no attention as many settings")
     assert enqueued == "enqueued: type=se, placement=stem"
     assert "'placement=stem, type=se' is the same as" in remark
     assert remark.endswith("it is left out")
