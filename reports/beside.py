@@ -34,7 +34,7 @@ def _row(findings: Findings, one: Beside) -> dict[str, Any]:
         "icon": marker_icon(
             findings.records.types, findings.records.traits[one.trials[0].number].type
         ),
-        "place": f"{figure.backbone} on {figure.data}",
+        "place": f"{figure.backbone} on {figure.data}, {figure.paper}",
         "published": f"{wording.fixed(figure.value, DECIMALS)}{wording.THIN}% {figure.measure}",
         "gain": _points(figure.difference),
         "ours": wording.percent(one.accuracy, DECIMALS),

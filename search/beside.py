@@ -279,9 +279,9 @@ def beside_parts(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table | Text]:
             backbone = row["network"].partition(" ")[0]
             words = f"{row['published']:g} % {row['measure']} in {backbone}"
             far.setdefault(key, []).append(words)
-    for (label, paper, data), words in far.items():
+    for (label, paper, data), figures in far.items():
         yield Text(
-            f"{label}: {paper} has {', '.join(words)} on {data}: another backbone and other data,"
+            f"{label}: {paper} has {', '.join(figures)} on {data}: another backbone and other data,"
             f" {CANNOT}"
         )
 
@@ -298,7 +298,7 @@ def beside_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             " to ".join(_points(end) for end in row["interval"] or ()),
             row["seeds"],
             "; ".join([row["verdict"], *row["why"]]),
-            row["network"] + ", " + row["data"],
+            f"{row['network']}, {row['data']} ({row['paper']})",
         )
         for row in rows
     ]

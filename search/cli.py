@@ -170,7 +170,8 @@ def _close_result(result: StudyResult, storage: str, report: str | None) -> None
 
     if result.front:
         title = f"Front of {result.study}: {len(result.front)} of {len(result.trials)} trials"
-        output.results.print(front_table(result.trials, result.front, title=title))
+        drawn = front_table(result.trials, result.front, title=title, tuned=result.tuned)
+        output.results.print(drawn)
     note = "" if result.stopped else result.note  # what has stopped it is said at the end
     mirror = result.warning and f"Optuna's mirror: {result.warning}"
     reused = reused_words(result.trials)

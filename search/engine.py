@@ -123,6 +123,7 @@ class StudyResult:
         stopped: The end of the traceback of the mistake that stopped it, and how to see the whole.
         proposals: How many were new, repeated or over a cap, in words; may be empty.
         remarks: What became of proposals that the user gave, where they are no trials.
+        tuned: Whether no attention is tuned as the blocks are, and compared with at its best.
     """
 
     study: str
@@ -137,6 +138,7 @@ class StudyResult:
     stopped: str = ""
     proposals: str = ""
     remarks: tuple[str, ...] = ()
+    tuned: bool = False
 
     @property
     def succeeded(self) -> bool:
@@ -1027,6 +1029,7 @@ class Study:
             self.stopped,
             proposal_words(proposal_counts(self.store.engine, self.id)),
             (*self.plan.remarks, *self.remarks),
+            self.plan.tune_baseline,
         )
 
 

@@ -250,7 +250,8 @@ class LiveWatch:
             title = f"front so far: {len(front)} trials"
             if len(best) < len(front):
                 title += f", the {len(best)} most accurate"
-            parts.append(front_table(trials, best, title=title))
+            tuned = self.study.plan.tune_baseline
+            parts.append(front_table(trials, best, title=title, tuned=tuned))
         parts += [Text(output.clean(message), style="yellow") for message in self.messages[-3:]]
         return Group(*parts)
 

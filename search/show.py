@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
@@ -368,14 +369,23 @@ def _number(number: int | None, front: Sequence[int]) -> str:
     return f"{number} *" if number in front else f"{number}  "
 
 
-def front_table(trials: Sequence[TrialRecord], front: Sequence[int], *, title: str) -> Table:
-    """The front against the baseline: accuracy and what it costs more."""
+def front_table(
+    trials: Sequence[TrialRecord], front: Sequence[int], *, title: str, tuned: bool = False
+) -> Table:
+    """The front against the baseline: accuracy and what it costs more.
+
+    Args:
+        trials: All trials.
+        front: Numbers of its members.
+        title: Above the table.
+        tuned: Whether no attention is tuned as the blocks are: it then stands at its best.
+    """
     by_number = {trial.number: trial for trial in trials}
     members = sorted((by_number[n] for n in front), key=lambda t: t.flops)
     seeds = len({trial.seed for trial in trials})
     rows: list[tuple[Any, ...]] = []
     for trial in members:
-        baseline = _baseline_of(trial, trials)
+        baseline = (_best_plain if tuned else _baseline_of)(trial, trials)
         rows.append(
             (
                 trial.number,
@@ -409,12 +419,28 @@ def _baseline_of(trial: TrialRecord, trials: Sequence[TrialRecord]) -> TrialReco
     return max(same, key=likeness, default=None)
 
 
+def _best_plain(trial: TrialRecord, trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """No attention in the same backbone at the best of its settings, at the same seed if it can."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for other in trials:
+        same = other.architecture["backbone"] == trial.architecture["backbone"]
+        if same and not other.architecture["placements"] and other.accuracy is not None:
+            groups.setdefault(other.digest, []).append(other)
+    best = max(groups.values(), key=lambda g: fmean(t.accuracy or 0.0 for t in g), default=[])
+    return max(best, key=lambda other: (other.seed == trial.seed, -other.number), default=None)
+
+
 def _points(trial: TrialRecord, baseline: TrialRecord | None) -> str:
     if baseline is None or trial.accuracy is None or baseline.accuracy is None:
         return ""
-    if trial.baseline:
+    if _is_of(trial, baseline):
         return "baseline"
     return f"{100 * (trial.accuracy - baseline.accuracy):+.1f}"
+
+
+def _is_of(trial: TrialRecord, baseline: TrialRecord) -> bool:
+    """Whether a trial is what others are compared with, at any seed."""
+    return (trial.digest, trial.baseline) == (baseline.digest, baseline.baseline)
 
 
 def _cost(trial: TrialRecord, baseline: TrialRecord | None, cost: str) -> str:
@@ -422,7 +448,7 @@ def _cost(trial: TrialRecord, baseline: TrialRecord | None, cost: str) -> str:
     if value is None:
         return ""
     shown = size_words(value) if cost == MEMORY else output.count(value)
-    if bare is None or trial.baseline:
+    if bare is None or baseline is None or _is_of(trial, baseline):
         return shown
     more = 100 * (value / bare - 1)
     decimals = 2 if more == 0 or abs(more) >= 0.01 else 4

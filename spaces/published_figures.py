@@ -112,6 +112,7 @@ _CNNTENTION = {
 }
 _CNNTENTION_UNTUNED = {
     **_CNNTENTION,
+    "paper": "CNNtention, untuned runs",
     "epochs": 182,
     "note": "Adam at 0.005 for 182 epochs, no early stopping; the baseline by SGD at 0.1; one run"
     " each",

@@ -8,6 +8,7 @@ from instant import drive
 from reports.records import read_records
 from search.even_tuning import EvenTuning, tunes_baseline, was_tuned
 from search.plan import stored_study
+from search.show import front_table
 from spaces.space import load_space, make_space
 
 CONTENT = {
@@ -138,6 +139,34 @@ def test_the_report_compares_with_the_best_of_its_settings(opened, storage):
     assert not best.baseline or len({t.accuracy for t in plain}) > 1
     assert records.baselines["resnet20"].accuracy == best.accuracy
     assert records.baselines["resnet20"].number == best.number
+
+
+def test_the_front_at_the_end_is_compared_with_the_best_too(opened):
+    study = opened(make_space(CONTENT, name="tuned"), trials=16, sampler="random")
+    drive(study)
+    result = study.result()
+    plain = [t for t in result.trials if not t.architecture["placements"]]
+    best = max(plain, key=lambda trial: trial.accuracy)
+    numbers = [trial.number for trial in result.trials]
+    vs = {
+        tuned: dict(zip(*(_column(result, numbers, name, tuned) for name in COLUMNS), strict=True))
+        for tuned in (False, result.tuned)
+    }
+    assert result.tuned
+    assert not best.baseline
+    assert (vs[False]["0"], vs[True][str(best.number)]) == ("baseline", "baseline")
+    gain = 100 * (result.trials[0].accuracy - best.accuracy)
+    assert vs[True]["0"] == f"{gain:+.1f}"
+    assert list(vs[True].values()).count("baseline") == 1
+
+
+COLUMNS = ("trial", "vs none")
+
+
+def _column(result, numbers, name, tuned):
+    table = front_table(result.trials, numbers, title="", tuned=tuned)
+    (column,) = [column for column in table.columns if column.header == name]
+    return [str(cell) for cell in column.cells]
 
 
 def test_the_shipped_space_has_it():
