@@ -66,13 +66,19 @@ class Contender:
 
     @property
     def baseline(self) -> bool:
-        """Whether it is a baseline of the study."""
-        return any(trial.baseline for trial in self.trials)
+        """Whether it is no attention, a baseline of the study or at other settings."""
+        plain = not self.first.architecture.get("placements", [None])
+        return plain or any(trial.baseline for trial in self.trials)
 
     def cost(self, metric: str) -> float:
         """An exact cost, or the latency; infinite where that was not measured."""
         value = getattr(self.first, metric)
         return math.inf if value is None else float(value)
+
+
+def _plain_words(contender: Contender) -> str:
+    first = contender.first
+    return "the baseline" if first.baseline else f"{first.label} (trial {first.number})"
 
 
 def contenders(records: StudyRecords) -> list[Contender]:
@@ -259,8 +265,8 @@ class Findings:
         if best.baseline:
             return _sentence(
                 Words("No block beat no attention", strong=True),
-                f": the most accurate candidate is the baseline, with {self.percent(best.accuracy)}"
-                f" of the validation images right{_seeds(best)}.",
+                f": the most accurate candidate is {_plain_words(best)}, with"
+                f" {self.percent(best.accuracy)} of the validation images right{_seeds(best)}.",
             )
         return _sentence(
             "The most accurate is ",

@@ -175,6 +175,12 @@ class StudyRecords:
             for backbone, settings in groups.items()
         }
 
+    @cached_property
+    def references(self) -> frozenset[str]:
+        """The digests of what candidates are compared with."""
+        numbers = {baseline.number for baseline in self.baselines.values()}
+        return frozenset(trial.digest for trial in self.trials if trial.number in numbers)
+
     @property
     def tuned(self) -> bool:
         """Whether no attention was tried at as many settings as the blocks."""

@@ -103,17 +103,18 @@ def cards(findings: Findings) -> list[dict[str, Any]]:
                 findings, f"{findings.least_word.capitalize()} within one standard error", cheapest
             )
         )
-    baselines = [c for c in findings.contenders if c.baseline and c not in (best, cheapest)]
+    references = findings.records.references
+    baselines = [c for c in findings.contenders if c.first.digest in references]
+    baselines = [c for c in baselines if c not in (best, cheapest)]
     found += [_card(findings, "No attention", baseline) for baseline in baselines[:1]]
     return found
 
 
 def _card(findings: Findings, title: str, contender: Contender) -> dict[str, Any]:
-    baseline = findings.baseline_of(contender)
-    is_reference = baseline is not None and contender.baseline
+    is_reference = contender.first.digest in findings.records.references
     return {
         "title": title,
-        "label": "no attention" if contender.baseline else contender.first.label,
+        "label": "no attention" if contender.first.baseline else contender.first.label,
         "icon": _icon(findings.records, contender.first),
         "accuracy": findings.percent(contender.accuracy),
         "gain": "the reference" if is_reference else _gain_words(findings, contender),
@@ -164,9 +165,10 @@ def _icon(records: StudyRecords, trial: TrialRecord) -> Markup:
 
 
 def front_rows(findings: Findings) -> list[dict[str, Any]]:
-    """The front's trials, the most accurate first, and the baselines below it where not on it."""
+    """The front's trials, the most accurate first; then what it is compared with, if not on it."""
     records = findings.records
-    baselines = [t for t in records.successes if t.baseline and t.number not in records.front]
+    compared = [t for t in records.successes if t.digest in records.references]
+    baselines = [t for t in compared if t.number not in records.front]
     return [
         trial_row(findings, trial)
         | {

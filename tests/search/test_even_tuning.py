@@ -1,11 +1,14 @@
 """No attention gets as many settings as the block with the most."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
-from instant import drive
+from instant import PROVENANCE, drive, outcome_of
 
+from reports.findings import Findings
 from reports.records import read_records
+from reports.sections import cards, front_rows
 from search.even_tuning import EvenTuning, tunes_baseline, was_tuned
 from search.plan import stored_study
 from search.show import front_table
@@ -139,6 +142,33 @@ def test_the_report_compares_with_the_best_of_its_settings(opened, storage):
     assert not best.baseline or len({t.accuracy for t in plain}) > 1
     assert records.baselines["resnet20"].accuracy == best.accuracy
     assert records.baselines["resnet20"].number == best.number
+    assert records.references == {best.digest}
+    findings = Findings(records)
+    shown = {card["trial"]: card for card in cards(findings)}
+    assert shown[best.number]["gain"] == "the reference"
+    assert shown[best.number]["label"] == best.label
+    assert 0 not in shown or shown[0]["gain"] != "the reference"
+    rows = {row["number"]: row for row in front_rows(findings)}
+    assert best.number in rows
+    assert 0 not in rows or 0 in records.front
+
+
+def test_where_no_attention_at_other_settings_is_best_no_block_beat_it(opened, storage):
+    study = opened(make_space(CONTENT, name="tuned"), trials=16, sampler="random")
+    while (assignment := study.next_assignment()) is not None:
+        trial = study.trials[assignment.trial]
+        outcome = outcome_of(trial)
+        if not trial.architecture["placements"] and not trial.baseline:
+            measured = (("validation", "accuracy", 0.999), ("test", "accuracy", 0.9))
+            outcome = replace(outcome, measurements=measured)
+        study.on_finish(trial.number, outcome, PROVENANCE)
+    findings = Findings(read_records(storage, "tuned"))
+    best = findings.best.first
+    assert not best.baseline
+    assert not best.architecture["placements"]
+    words = " ".join(part.text for sentence in findings.verdict() for part in sentence)
+    assert "No block beat no attention" in words
+    assert f"the most accurate candidate is {best.label} (trial {best.number})" in words
 
 
 def test_the_front_at_the_end_is_compared_with_the_best_too(opened):
