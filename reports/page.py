@@ -37,6 +37,10 @@ MARK = f'<meta name="generator" content="{GENERATOR}'.encode()
 MARK_WITHIN = 4096
 FLAG = "--output; of search run and plan, --report"
 ROWS_WITHOUT_SCRIPT = 100
+QUESTION = (
+    "Which attention block should the network have, where, at what cost, and is the difference"
+    " real?"
+)
 TRIAL_COLUMNS = (  # key of the page's data, heading, class
     ("number", "Trial", "num"),
     ("label", "Candidate", ""),
@@ -181,6 +185,7 @@ def _content(findings: Findings) -> dict[str, Any]:
         "verdict": findings.verdict(),
         "caution": findings.caution(),
         "chart": front_chart(findings, views[findings.first_view]) if views else None,
+        "question": records.study.settings.get("question") or QUESTION,
         "objective_titles": [wording.title(name) for name in records.study.objectives],
         "has_band": bool(views) and views[findings.first_view].band is not None,
         "band_points": f"{100 * (findings.chance or 0.0):.{findings.decimals}f}",

@@ -397,7 +397,8 @@ def _plain(value: Any) -> str:
 def setting_rows(records: StudyRecords) -> list[tuple[str, str]]:
     """The study's identity and settings."""
     study = records.study
-    pairs = [*flattened(study.identity), *flattened({**study.settings, "file": None})]
+    above = {"file": None, "question": None}  # the one is the space's, the other the page's title
+    pairs = [*flattened(study.identity), *flattened({**study.settings, **above})]
     objectives = ", ".join(f"{name} {better}" for name, better in study.objectives.items())
     caps = ", ".join(f"{name} at most {cap}" for name, cap in study.constraints.items())
     rows = [("objectives", objectives), ("constraints", caps or "none"), *pairs]

@@ -165,6 +165,7 @@ class StudyPlan:
             **self._seeds_settings,
             **({"enqueue": [dict(given) for given in self.enqueue]} if self.enqueue else {}),
             **({KEY: self.tune_baseline} if searched_settings(self.space) else {}),
+            **({"question": self.space.question} if self.space.question else {}),
             "file": dict(self.space.study),
         }
 

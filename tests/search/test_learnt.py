@@ -16,6 +16,7 @@ from search.store import read_findings
 from spaces.space import make_space
 
 CONTENT = {
+    "question": "Which frequencies?",
     "backbone": "resnet20",
     "attention": {
         "type": {"none": {}, "fca": {"frequency": ["top1", "nas2"], "reduction": 8}},
@@ -91,6 +92,7 @@ def _pair(study):
 
 def test_the_report_lists_the_sites(study, storage, tmp_path):
     page = write_report("learnt", storage=storage, output=tmp_path / "r.html").read_text("utf-8")
+    assert '<p class="question">Which frequencies?</p>' in page  # the space's own
     assert "What trainings chose" in page
     (_, anew) = _pair(study)
     assert f"trial {anew[0].number}: <b>" in page
