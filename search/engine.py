@@ -910,12 +910,13 @@ class Study:
             cause: As ``search.failures.said`` words it.
             traceback: The worker's last words, where it left some.
         """
+        over = self.deaths.is_too_many(number, self.trials[number].epochs, cause)
         with suppress(LeaseLostError):  # then it is another's already
-            self.sharing.recorded(number, lambda: self._lose(number, cause, traceback))
+            self.sharing.recorded(number, lambda: self._lose(number, cause, traceback, over=over))
 
-    def _lose(self, number: int, cause: str, traceback: str) -> None:
+    def _lose(self, number: int, cause: str, traceback: str, *, over: bool) -> None:
         trial = self.trials[number]
-        if self.deaths.is_too_many(number, trial.epochs, cause):
+        if over:
             line = f"{MAX_DEATHS} workers died over it; the last: {cause}"
             name = cause_of(cause, LOST)
             outcome = Outcome(FAILED, error=line, traceback=traceback, cause=name)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from blocks.errors import StorageFault
 from search.output import duration
@@ -31,47 +31,95 @@ class Fault:
     Args:
         words: What is wrong with the database.
         cure: What is to be done.
+        passes: Whether waiting can be of use.
     """
 
     words: str
     cure: str
+    passes: bool = True
 
+
+FULL = Fault("its disk is full", "make room there")
+LOCKED = Fault(
+    "another program keeps it locked",
+    "end what has it open for writing, such as a database browser with unsaved changes",
+)
+FIXED = Fault(
+    "it can only be read",
+    "make the file and its folder writable (chmod u+w), or keep results elsewhere (--storage)",
+)
+UNREADABLE = Fault(
+    "its disk cannot be read or written",
+    "check the disk, its quota, and that it is no network disk that has gone",
+)
+GONE = Fault(
+    "its server cannot be reached",
+    "check that its server runs and lets this user in, and the network to it",
+)
+
+DAMAGED = Fault(
+    "it is damaged, or no database",
+    "name another one (--storage), put a copy back, or save what can be read of it: sqlite3 FILE"
+    " .recover | sqlite3 NEW",
+    passes=False,
+)
 
 # By the beginning of SQLite's name of the error.
 FAULTS = {
-    "SQLITE_FULL": Fault("its disk is full", "make room there"),
-    "SQLITE_BUSY": Fault(
-        "another program keeps it locked",
-        "end what has it open for writing, such as a database browser with unsaved changes",
-    ),
-    "SQLITE_READONLY": Fault(
-        "it can only be read",
-        "make the file and its folder writable (chmod u+w), or keep results elsewhere (--storage)",
-    ),
+    "SQLITE_FULL": FULL,
+    "SQLITE_BUSY": LOCKED,
+    "SQLITE_READONLY": FIXED,
     "SQLITE_CANTOPEN": Fault(
         "it cannot be opened",
         "check that its folder is there and can be written, or keep results elsewhere (--storage)",
     ),
-    "SQLITE_IOERR": Fault(
-        "its disk cannot be read or written",
-        "check the disk, its quota, and that it is no network disk that has gone",
+    "SQLITE_IOERR": UNREADABLE,
+    "SQLITE_CORRUPT": DAMAGED,
+    "SQLITE_NOTADB": DAMAGED,
+}
+# By the beginning of PostgreSQL's code of the error (SQLSTATE), the first that fits; one of a
+# connection that breaks has none.
+SERVER_FAULTS = {
+    "08": GONE,
+    "57P": GONE,  # it is shut down, or starts
+    "25P03": GONE,  # it has closed a connection that was idle for too long
+    "53100": FULL,
+    "53": Fault(
+        "its server has no connection or memory left",
+        "end some of the programs that use it, or raise its max_connections",
     ),
+    "25006": Fault(
+        "it can only be read", "write to the primary server, not to a standby or one set read-only"
+    ),
+    "40": LOCKED,
+    "55P03": LOCKED,
+    "57014": LOCKED,  # a statement was cancelled, as by a time limit of the server's
+    "58": UNREADABLE,
 }
 
 
 def fault_of(error: DBAPIError) -> Fault | None:
     """The fault behind a database's error; None where it is of another kind."""
+    known, name = FAULTS, getattr(error.orig, "sqlite_errorname", "")
     if not isinstance(error.orig, sqlite3.Error):
-        return None
-    name = getattr(error.orig, "sqlite_errorname", "") or ""
-    return next((fault for start, fault in FAULTS.items() if name.startswith(start)), None)
+        known, name = SERVER_FAULTS, getattr(error.orig, "sqlstate", "")
+        if not name and _is_of_connection(error):
+            return GONE
+    return next((fault for start, fault in known.items() if (name or "").startswith(start)), None)
+
+
+def _is_of_connection(error: DBAPIError) -> bool:
+    """Whether an error without a code says that a server cannot be spoken with."""
+    of_postgres = hasattr(error.orig, "sqlstate")
+    refused = of_postgres and isinstance(error, (OperationalError, InterfaceError))
+    return error.connection_invalidated or refused
 
 
 class Outlast:
     """Repeats a write that a fault has kept from being made, for a while.
 
     A write is one transaction: what failed has left nothing behind. Until ``arm`` is called,
-    errors pass as they are.
+    errors pass as they are. A write within another is repeated with that one.
 
     Args:
         place: The database, for people.
@@ -81,6 +129,7 @@ class Outlast:
         self.place = place
         self.given_up = False
         self._armed = False
+        self._within = False
         self._say: Callable[[str], None] = lambda words: None
         self._stopped: Callable[[], bool] = lambda: False
 
@@ -99,10 +148,12 @@ class Outlast:
         Raises:
             StorageFault: The fault has lasted too long.
         """
+        if self._within:
+            return write()
         until: float | None = None
         while True:
             try:
-                result = write()
+                result = self._whole(write)
             except DBAPIError as error:
                 fault = fault_of(error)
                 if fault is None or not self._armed:
@@ -113,8 +164,18 @@ class Outlast:
                 self._say(f"{self.place} can be written again")
             return result
 
+    def _whole(self, write: Callable[[], Written]) -> Written:
+        self._within = True
+        try:
+            return write()
+        finally:
+            self._within = False
+
     def _wait(self, fault: Fault, until: float | None) -> float:
         clock = time.monotonic()
+        if not fault.passes:
+            self.given_up = True
+            raise storage_fault(self.place, fault)
         if until is None and not self.given_up:
             self._say(
                 f"{self.place}: {fault.words}; {fault.cure}. Trying again for"

@@ -13,6 +13,7 @@ import os
 import platform
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -111,6 +112,9 @@ class Leases:
         owner: This parent, as no other is called.
         evaluates: Numbers of the trials that it evaluates.
         lost: Numbers of those whose leases it has lost.
+        attempts: Number of a trial -> which attempt at it was this parent's last.
+        patient_until: Until when the leases of others count although they have run out: the
+            database was away, and they could not renew them either.
     """
 
     engine: Engine
@@ -121,6 +125,8 @@ class Leases:
     )
     evaluates: set[int] = field(default_factory=set)
     lost: set[int] = field(default_factory=set)
+    attempts: dict[int, int] = field(default_factory=dict)
+    patient_until: float = 0.0
 
     def take(self, connection: Connection, kind: str, number: int, attempt: int = 0) -> bool:
         """Take a lease, or renew one's own; False where another parent has it."""
@@ -146,6 +152,7 @@ class Leases:
         if not self.take(connection, TRIAL, number, attempt):
             raise LeaseTakenError(f"trial {number}")
         self.lost.discard(number)
+        self.attempts[number] = attempt
 
     def give_up(self, connection: Connection, kind: str, number: int) -> None:
         """Give a lease up, in the transaction of what was done under it.
@@ -178,13 +185,15 @@ class Leases:
     def held_trials(self) -> set[int]:
         """Numbers of the trials that somebody evaluates."""
         row = tables.leases.c
-        query = select(row.number).where(
-            row.study_id == self.study_id,
-            row.kind == TRIAL,
-            row.expires >= _clock(),
-        )
+        query = select(row.number).where(row.study_id == self.study_id, row.kind == TRIAL)
+        if time.monotonic() >= self.patient_until:
+            query = query.where(row.expires >= _clock())
         with self.engine.connect() as connection:
             return set(connection.execute(query).scalars())
+
+    def be_patient(self) -> None:
+        """The database was away: leave others the time of a lease to renew theirs."""
+        self.patient_until = time.monotonic() + self.seconds
 
     def leave(self) -> None:
         """Give up all that it has."""
@@ -217,8 +226,10 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while not self._closing.wait(self.leases.seconds / RENEWALS):
-            with suppress(SQLAlchemyError):  # the next time; meanwhile the lease may run out
+            try:
                 self.leases.renew()
+            except SQLAlchemyError:  # the next time; meanwhile the lease may run out
+                self.leases.be_patient()
 
     def close(self) -> None:
         """End it."""

@@ -164,7 +164,7 @@ class PlainWatch:
 
     def said(self, words: str) -> None:
         """Say it."""
-        output.remarks.print(Text(output.clean(words)))
+        output.remarks.print(Text(output.clean(words)), soft_wrap=True)
 
     def tick(self) -> None:
         """Nothing to do."""

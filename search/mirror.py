@@ -21,10 +21,12 @@ from sqlalchemy.engine import URL
 from search.database import BUSY_SECONDS, is_sqlite
 from search.front import objective_values
 from search.outcome import COMPLETE, DIVERGED, FAILED, FINISHED, PRUNED, REUSED
+from search.postgres import patience_of
 from search.samplers import directions
 from search.store import TrialRecord
 
 EVERY_SECONDS = 2.0
+LAST_TRIES = 2  # at exit: a connection that the server has closed is noticed by the first
 LOOKS = 5  # for what others have added while this parent was about to end
 OURS = "attention-search"
 
@@ -121,24 +123,32 @@ class Mirror:
         self._thread.join()
 
     def _follow(self) -> None:
+        tries = LAST_TRIES
         while True:
             self._changed.wait()
             self._changed.clear()
             closing = self._closing.is_set()
-            try:
-                self._update()
-                if closing:
-                    self._hand_over()
-                self.problem = ""
-            except Exception as error:  # the mirror must never take the study down
-                self.problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-                self._release()
-                if not closing:
-                    self._changed.set()
-            if closing:
+            done = self._try(closing=closing)
+            tries -= closing
+            if closing and (done or not tries):
                 self._release()
                 return
+            if not done:
+                self._changed.set()
             self._closing.wait(EVERY_SECONDS)
+
+    def _try(self, *, closing: bool) -> bool:
+        """Bring the mirror up to date; whether that went well."""
+        try:
+            self._update()
+            if closing:
+                self._hand_over()
+        except Exception as error:  # the mirror must never take the study down
+            self.problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            self._release()
+            return False
+        self.problem = ""
+        return True
 
     def _release(self) -> None:
         if self._storage is not None:
@@ -252,7 +262,8 @@ class Mirror:
 
 
 def _storage(url: URL) -> optuna.storages.RDBStorage:
-    arguments = {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite(url) else {}
+    patience = {"timeout": BUSY_SECONDS} if is_sqlite(url) else patience_of(url)
+    arguments = {"connect_args": patience, "pool_pre_ping": not is_sqlite(url)}
     text = url.render_as_string(hide_password=False)
     return optuna.storages.RDBStorage(text, engine_kwargs=arguments)
 

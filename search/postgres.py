@@ -7,6 +7,15 @@ from sqlalchemy.engine import URL
 
 from search import tables
 
+# Of a connection, where the URL says nothing else: a server that is silent is not waited for
+# without end (libpq's names; the last in milliseconds).
+PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 SCHEMA_KEY = 0x61747465_6E74696F  # of the lock under which tables are made
 
 
@@ -27,11 +36,18 @@ def engine_of(url: URL, *, reading: bool = False) -> Engine:
         url: The database.
         reading: Whether nothing may change through it, and all of a transaction is of one moment.
     """
-    engine = create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, pool_pre_ping=True, connect_args=patience_of(url))
     if reading:
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         return engine.execution_options(**options)
     return engine
+
+
+def patience_of(url: URL) -> dict[str, int]:
+    """How long a connection waits for its server, where the URL does not say and its driver can."""
+    if not url.drivername.startswith("postgresql+psycopg"):
+        return {}
+    return {name: value for name, value in PATIENCE.items() if name not in url.query}
 
 
 def await_turn(connection: Connection) -> None:

@@ -102,6 +102,9 @@ class Alone:
     def end_mirror(self) -> None:
         """Nobody waits for it."""
 
+    def fall_silent(self) -> None:
+        """There is nothing to renew."""
+
     def leave(self, status: str, note: str) -> None:
         """Say how the study stands."""
         if self.study is not None:
@@ -127,6 +130,7 @@ class Shared:
         self._leases: Leases | None = None
         self._heartbeat: Heartbeat | None = None
         self._look_again = 0.0
+        self._is_stale = False  # what the study holds may differ from what the database holds
 
     @property
     def leases(self) -> Leases:
@@ -161,6 +165,9 @@ class Shared:
         """
         if time.monotonic() < self._look_again:
             return None
+        return self.store.outlast(lambda: self._decided(decide))
+
+    def _decided(self, decide: Callable[[], T | None]) -> T | None:
         for _ in range(TRIES):
             with self._serialised() as study:
                 try:
@@ -184,6 +191,12 @@ class Shared:
             LeaseLostError: It is another's; nothing was recorded.
         """
         self._look_again = 0.0
+        try:
+            return self.store.outlast(lambda: self._recorded(number, record))
+        finally:
+            self.leases.evaluates.discard(number)
+
+    def _recorded(self, number: int, record: Callable[[], T]) -> T:
         with self._serialised() as study:
             try:
                 return record()
@@ -191,17 +204,23 @@ class Shared:
                 study.running.discard(number)
                 study.reload()
                 raise
-            finally:
-                self.leases.evaluates.discard(number)
 
     @contextmanager
     def _serialised(self) -> Iterator[Study]:
-        """The study as the database holds it, while no other parent decides or records."""
+        """The study as the database holds it, while no other parent decides or records.
+
+        Where the database goes away in here, all of it is done again: what was held is forgotten,
+        and what the others have done meanwhile is learnt.
+        """
         assert self.study is not None  # entered before
         with one_at_a_time(self.store.engine, self.name, self.seconds):
+            stale, self._is_stale = self._is_stale, True
+            if stale:
+                self.study.reload()
             learn(self.study, self.leases, self.store)
             self.elsewhere = is_elsewhere(self.study)
             yield self.study
+            self._is_stale = False
 
     def is_lost(self, number: int) -> bool:
         """Whether a trial that is evaluated here has been taken over by another parent."""
@@ -219,14 +238,21 @@ class Shared:
 
     def leave(self, status: str, note: str) -> None:
         """Give everything up; the last parent, or one that sees the end, says how it stands."""
-        if self._heartbeat is not None:
-            self._heartbeat.close()
-        if self._leases is None or self.study is None:
-            return
+        self.fall_silent()
+        if self._leases is not None and self.study is not None:
+            self.store.outlast(lambda: self._leave(status, note))
+
+    def _leave(self, status: str, note: str) -> None:
+        assert self.study is not None  # entered before
         with self.opening():
-            self._leases.leave()
+            self.leases.leave()
             if self.study.is_done or not self.others(self.study.id):
                 self.store.update_study(self.study.id, status=status, note=note)
+
+    def fall_silent(self) -> None:
+        """Renew nothing any longer: others may take over what this parent has."""
+        if self._heartbeat is not None:
+            self._heartbeat.close()
 
 
 def sharing_of(store: Store, name: str) -> Alone | Shared:

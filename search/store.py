@@ -28,7 +28,7 @@ from search.convergence import AREA, curve_area
 from search.database import add_missing
 from search.failures import BY_ENDING, PARENT_ENDED, said
 from search.faults import Outlast
-from search.leases import TRIAL, Leases, LeaseTakenError
+from search.leases import TRIAL, LeaseLostError, Leases, LeaseTakenError
 from search.outcome import (
     FINISHED,
     LOST,
@@ -868,8 +868,8 @@ class Store:
         """
         with self.transaction() as connection:
             trial_id = self._trial_id(connection, study_id, number)
-            if self.leases is not None:
-                self.leases.give_up(connection, TRIAL, number)
+            if self.leases is not None and not self._give_up(connection, trial_id, number):
+                return trial_id
             ended: dict[str, Any] = {
                 "trial": trial_id,
                 "state": outcome.state,
@@ -901,6 +901,22 @@ class Store:
             if told is not None:
                 self._tell(connection, study_id, *told)
         return trial_id
+
+    def _give_up(self, connection: Connection, trial_id: int, number: int) -> bool:
+        """Give the lease of a trial up; False where its outcome is kept already.
+
+        So it is where the connection broke after the database had kept it, and before it said so.
+        """
+        assert self.leases is not None  # several parents share the study
+        try:
+            self.leases.give_up(connection, TRIAL, number)
+        except LeaseLostError:
+            attempt = tables.attempts.c
+            mine = (attempt.trial_id == trial_id) & (attempt.number == self.leases.attempts[number])
+            if connection.execute(select(attempt.ending).where(mine)).scalar() in FINISHED:
+                return False
+            raise
+        return True
 
     @outlasting
     def tell_proposal(

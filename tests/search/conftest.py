@@ -71,7 +71,8 @@ def postgres(postgres_server, tmp_path, monkeypatch):
     """The URL of a fresh database; files go to this test's folder."""
     monkeypatch.chdir(tmp_path)
     name = f"test_{secrets.token_hex(6)}"
-    engine = create_engine(postgres_server("postgres"), isolation_level="AUTOCOMMIT")
+    url = postgres_server("postgres")  # a test may restart it
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
     with engine.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
     yield postgres_server(name)

@@ -51,9 +51,34 @@ def _as_user(*command):
     return ["runuser", "-u", "postgres", "--", *command] if not os.geteuid() else [*command]
 
 
+class Server:
+    """A server that runs; called with the name of a database, it gives its URL."""
+
+    def __init__(self, folder, control, start):
+        self.folder = folder
+        self._control = control
+        self._start = start
+
+    def __call__(self, name):
+        return f"postgresql+psycopg://tester@/{name}?host={self.folder}"
+
+    def stop(self, mode="immediate"):
+        """End it: "immediate" as a kill would, "fast" in order."""
+        stop = _as_user(*self._control, "-m", mode, "-w", "stop")
+        subprocess.run(stop, check=True, capture_output=True, cwd=self.folder)
+
+    def start(self):
+        """Start it again."""
+        # What it says goes to a file: a pipe that it inherits would stay open for ever.
+        subprocess.run(
+            self._start, check=True, cwd=self.folder,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+
 @contextmanager
 def server():
-    """Start one; yields the URL of its databases, to which a name is added, and a maker of them."""
+    """Start one; yields what gives the URL of its databases, and stops and starts it."""
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path must be short
     if not os.geteuid():
         shutil.chown(folder, "postgres")
@@ -63,14 +88,11 @@ def server():
     subprocess.run(_as_user(*map(str, create), "--locale=C", "--no-sync"), **quiet)
     options = " ".join([f"-k {folder} -h ''", *(f"-c {setting}" for setting in SETTINGS)])
     control = [str(bin_ / "pg_ctl"), "-D", str(data)]
-    log = str(folder / "log")
-    # What it says goes to a file: a pipe that it inherits would stay open for ever.
-    subprocess.run(
-        _as_user(*control, "-w", "-l", log, "-o", options, "start"),
-        check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    start = _as_user(*control, "-w", "-l", str(folder / "log"), "-o", options, "start")
+    started = Server(folder, control, start)
+    started.start()
     try:
-        yield lambda name: f"postgresql+psycopg://tester@/{name}?host={folder}"
+        yield started
     finally:
-        subprocess.run(_as_user(*control, "-m", "immediate", "stop"), **quiet)
+        started.stop()
         shutil.rmtree(folder, ignore_errors=True)

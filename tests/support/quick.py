@@ -34,6 +34,16 @@ def run(space, seconds, flags):
         sys.exit(130)
 
 
+def run_in(folder, space, seconds, flags, environment):
+    """The same in a folder of its own; faults of the database are looked at again soon."""
+    from search import faults
+
+    os.environ |= environment
+    os.chdir(folder)
+    faults.RETRY_SECONDS = 0.2
+    run(space, seconds, flags)
+
+
 def workers_of(parent):
     """The numbers of the worker processes of a parent, also of one that is gone."""
     listed = subprocess.run(
