@@ -12,7 +12,7 @@ from blocks.errors import ToolError
 from search.database import file_of, is_sqlite, open_for_reading, shown, storage_url
 from search.datasets import DataSource, load_data, look, names, source_of
 from search.devices import usable_cores
-from search.mounts import network_warning
+from search.mounts import names_warning, network_warning
 from search.packages import name_clashes
 from search.provenance import cpu_name, versions
 from search.published import compare
@@ -108,9 +108,10 @@ def _storage(text: str) -> Iterator[Finding]:
             yield Finding("database", BROKEN, str(error), "name another one with --storage")
         else:
             yield Finding("database", OK, f"{shown(url)} holds {len(studies)} studies")
-    if is_sqlite(url) and (warning := network_warning(file_of(url))):
-        where, _, cure = warning.partition(". ")
-        yield Finding("database's disk", WARNING, where, cure)
+    for warn in (network_warning, names_warning) if is_sqlite(url) else ():
+        if warning := warn(file_of(url)):
+            where, _, cure = warning.partition(". ")
+            yield Finding("database's disk", WARNING, where, cure)
     folder = file_of(url).absolute().parent if is_sqlite(url) else Path.cwd()
     free = shutil.disk_usage(folder if folder.is_dir() else Path.cwd()).free
     state = WARNING if free < LOW_DISK_BYTES else OK

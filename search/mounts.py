@@ -51,11 +51,7 @@ def network_warning(file: Path, mountinfo: str | None = None) -> str:
         file: The database; it need not be there yet.
         mountinfo: As for ``file_system``; None: this system's.
     """
-    if mountinfo is None:
-        try:
-            mountinfo = MOUNTS.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
+    mountinfo = _mounts() if mountinfo is None else mountinfo
     kind, point = file_system(os.path.realpath(file), mountinfo)
     if kind not in NETWORK:
         return ""
@@ -65,3 +61,34 @@ def network_warning(file: Path, mountinfo: str | None = None) -> str:
         " second run of the study may go unnoticed. Keep it on a local disk (--storage"
         " sqlite:////local/studies.db) and copy the file, or use PostgreSQL"
     )
+
+
+def names_warning(file: Path, mountinfo: str | None = None) -> str:
+    """What can go wrong with a SQLite file that has a second name; empty where it has none.
+
+    Args:
+        file: The database; it need not be there yet.
+        mountinfo: As for ``file_system``; None: this system's.
+    """
+    path = Path(os.path.realpath(file))
+    if not path.is_file():
+        return ""
+    links = path.stat().st_nlink
+    how = f"has {links} names (hard links)" if links > 1 else ""
+    mountinfo = _mounts() if mountinfo is None else mountinfo
+    if not how and file_system(path, mountinfo)[1] == str(path):
+        how = "is mounted without its folder"
+    if not how:
+        return ""
+    return (
+        f"{file} {how}: SQLite's log lies beside one name, and what opens the file by another does"
+        " not see it and can damage the file. Open it by one name alone; mount its folder, or make"
+        " the file one of its own (cp FILE NEW; mv NEW FILE)"
+    )
+
+
+def _mounts() -> str:
+    try:
+        return MOUNTS.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -25,7 +25,7 @@ from search.interruption import Interrupted
 from search.kept_split import keep_split
 from search.leases import is_shareable
 from search.mirror import Mirror
-from search.mounts import network_warning
+from search.mounts import names_warning, network_warning
 from search.outcome import RUNNING
 from search.plan import StudyPlan, make_plan
 from search.sharing import Alone, Shared, sharing_of
@@ -115,8 +115,10 @@ def execute(plan: StudyPlan, watch: Watch | None = None) -> StudyResult:
 
     watch = watch or Silent()
     check_deterministic(plan)
-    if is_sqlite(plan.storage) and (warning := network_warning(file_of(plan.storage))):
-        watch.said(warning)
+    if is_sqlite(plan.storage):
+        file = file_of(plan.storage)
+        for warning in filter(None, (network_warning(file), names_warning(file))):
+            watch.said(warning)
     engine = open_for_writing(plan.storage)
     store = Store(engine)
     try:
@@ -129,18 +131,19 @@ def execute(plan: StudyPlan, watch: Watch | None = None) -> StudyResult:
             mirror.start(rebuild=extended or bool(study.retried))
             study.changed = mirror.changed
             status, note = "interrupted", ""
-            try:
-                if not study.is_finished:
-                    study.plan = settled(study.plan, study.left, watch.preparing)
-                    study.meter.devices = study.plan.devices_of_attempt
-                watch.began(study)
-                with ending_cleanly(store.outlast):
-                    run_locally(study, watch)
-                status, note = study.ending()
-            finally:
-                watch.ended()
-                _close(study, mirror, status=status, note=note)
-            return study.result(warning=mirror.problem)
+            with ending_cleanly(store.outlast):
+                try:
+                    if not study.is_finished:
+                        study.plan = settled(study.plan, study.left, watch.preparing)
+                        study.meter.devices = study.plan.devices_of_attempt
+                    watch.began(study)
+                    with ending_cleanly(store.outlast):
+                        run_locally(study, watch)
+                    status, note = study.ending()
+                finally:
+                    watch.ended()
+                    _close(study, mirror, status=status, note=note)
+                return store.outlast(lambda: study.result(warning=mirror.problem))
     finally:
         if not store.outlast.given_up:
             checkpoint(engine)
@@ -157,6 +160,7 @@ def _close(study: Study, mirror: Mirror, *, status: str, note: str) -> None:
             study.meter.beat(at_once=True)
     finally:
         mirror.close()
+        study.sharing.fall_silent()
     if writable:
         study.sharing.leave(status, note)
 
