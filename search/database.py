@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+from sqlalchemy.engine import URL, ExceptionContext, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from blocks.cached import is_untouched
 from blocks.errors import StudyError
@@ -122,11 +122,30 @@ def open_for_reading(url: URL) -> Engine:
         engine = _read_only_sqlite(url)
     else:
         engine = engine_of(url, reading=True) if is_postgres(url) else create_engine(url)
+    event.listen(engine, "handle_error", _Reading(url), retval=True)
     with explained(url, engine), engine.connect() as connection:
         if not inspect(connection).has_table(tables.studies.name):
             raise StudyError(f"{shown(url)} holds no studies of this tool; name another --storage")
         _check_version(connection, url)
     return engine
+
+
+class _Reading:
+    """Makes a fault that a reader meets one line, wherever it is met.
+
+    Args:
+        url: The database.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+
+    def __call__(self, context: ExceptionContext) -> StudyError | None:
+        """The error to raise instead; None: the one there is."""
+        error = context.sqlalchemy_exception
+        if context.is_pre_ping or not isinstance(error, DBAPIError) or fault_of(error) is None:
+            return None
+        return StudyError(_refusal(self.url, error, "read"))
 
 
 def open_if_there(url: URL) -> Engine | None:
@@ -208,7 +227,7 @@ def explained(url: URL, engine: Engine | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except DatabaseError as error:
+    except DBAPIError as error:
         if engine is not None:
             engine.dispose()
         raise StudyError(_refusal(url, error)) from None
@@ -218,15 +237,15 @@ def explained(url: URL, engine: Engine | None = None) -> Iterator[None]:
         raise
 
 
-def _refusal(url: URL, error: DatabaseError) -> str:
+def _refusal(url: URL, error: DBAPIError, what: str = "opened") -> str:
     reason = str(error.orig).splitlines()[0] if error.orig else str(error)
     fault = fault_of(error)
     if fault is None:
         cure = "that the file and its folder can be written"
         if not is_sqlite(url):
             cure = "that its server runs and lets this user in"
-        return f"{shown(url)} cannot be opened: {reason}. Check that it is a database, and {cure}"
-    return f"{shown(url)} cannot be opened: {fault.words} ({reason}); {fault.cure}"
+        return f"{shown(url)} cannot be {what}: {reason}. Check that it is a database, and {cure}"
+    return f"{shown(url)} cannot be {what}: {fault.words} ({reason}); {fault.cure}"
 
 
 @cache

@@ -9,7 +9,7 @@ file, the parent its row with the outcome in one transaction. A row goes before 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,21 +170,28 @@ class Keeper:
             found = connection.execute(select(column).where(column.is_not(None)).distinct())
             return set(found.scalars())
 
-    def _remove(self, numbers: Iterable[int]) -> None:
+    def _remove(self, numbers: Collection[int]) -> None:
         """Take away rows, then files: a kill between leaves files that ``tidy`` finds."""
         paths = [self.home / self.files[number].path for number in numbers]
         self._forget(numbers)
         for path in paths:
             path.unlink(missing_ok=True)
 
-    def _forget(self, numbers: Iterable[int]) -> None:
-        keys = [self.files.pop(number).trial_id for number in list(numbers)]
-        if keys:
+    def _forget(self, numbers: Collection[int]) -> None:
+        keys = [self.files[number].trial_id for number in numbers]
+        if not keys:
+            return
+
+        def forgotten() -> None:
             kept = tables.artefacts
             with self.store.transaction() as connection:
                 connection.execute(
                     delete(kept).where(kept.c.kind == KIND, kept.c.trial_id.in_(keys))
                 )
+
+        self.store.outlast(forgotten)
+        for number in list(numbers):
+            del self.files[number]
 
     def close(self) -> None:
         """Leave what is kept alone: no unfinished file, no empty folder."""

@@ -22,6 +22,7 @@ from search.database import (
     DEFAULT_STORAGE,
     artefacts_of,
     checkpoint,
+    explained,
     open_for_writing,
     storage_url,
 )
@@ -142,7 +143,7 @@ def _join(source: Source, record: Row, name: str, store: Store, target: URL) -> 
                 f"{source.name}: its study {name!r} has no name that a study may have; give it one"
                 " (--as NAME)"
             )
-        with held_from_all(artefacts_of(target), name, store):
+        with explained(target), held_from_all(artefacts_of(target), name, store):
             joining = plan_joining(source, record, name, store.engine, target)
             if joining.is_idle:
                 return Joined(source.name, record["name"], name, UNCHANGED, there=joining.there)

@@ -124,7 +124,8 @@ def refuse_itself(source: URL, target: URL) -> None:
         StudyError: The two are one.
     """
     if is_sqlite(source) and is_sqlite(target):
-        same = file_of(source).resolve() == file_of(target).resolve()
+        there = file_of(target).exists()
+        same = there and file_of(source).samefile(file_of(target))  # by whatever name
     else:
         same = source == target
     if same:

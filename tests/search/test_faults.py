@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import quick
 from instant import drive, outcome_of
-from sqlalchemy import event
+from sqlalchemy import create_engine, event
 
 from blocks.errors import StorageFault, StudyError
 from search import database, faults
 from search import study as study_module
 from search.database import open_for_reading, open_for_writing, storage_url
 from search.faults import Outlast, fault_of
+from search.kept import KeptFile
 from search.mounts import NETWORK, file_system, network_warning
 from search.plan import make_plan
 from search.store import read_study, read_trials
@@ -119,6 +120,48 @@ def test_a_full_disk_and_a_read_only_file_are_told_apart(tmp_path):
     fixed = error_of(big, path, ["PRAGMA query_only = ON"])
     assert fault_of(fixed).words == "it can only be read"
     assert fault_of(error_of("SELECT * FROM nothing", path)) is None
+
+
+@pytest.fixture
+def damaged(opened, storage, tmp_path):
+    """A database whose first page is sound and whose others are not."""
+    study = opened(trials=20)
+    drive(study)
+    database.checkpoint(study.store.engine)
+    study.store.engine.dispose()
+    file = tmp_path / "studies.db"
+    content = file.read_bytes()
+    file.write_bytes(content[: 4096 * 3] + b"\xff" * (len(content) - 4096 * 3))
+    return storage
+
+
+def test_a_damaged_database_is_said_by_whoever_reads_it(damaged):
+    words = "cannot be (opened|read): it is damaged, or no database .*recover"
+    with pytest.raises(StudyError, match=words):
+        engine = open_for_reading(storage_url(damaged))
+        try:
+            read_trials(engine, read_study(engine, "attention").id)
+        finally:
+            engine.dispose()
+    with pytest.raises(StudyError, match=words):
+        execute(make_plan("attention", storage=damaged, trials=21, workers=1))
+
+
+def test_damage_is_not_waited_for(damaged, tmp_path):
+    said = []
+    outlast = Outlast("x.db")
+    outlast.arm(said.append, lambda: False)
+    engine = create_engine(damaged)
+
+    def read():
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SELECT * FROM search_trials").all()
+
+    with pytest.raises(StorageFault, match="x.db: it is damaged, or no database. What had fini"):
+        outlast(read)
+    engine.dispose()
+    assert said == []
+    assert outlast.given_up
 
 
 # Before a study begins. --------------------------------------------------------------------------
@@ -301,6 +344,30 @@ def test_a_transaction_that_failed_is_written_whole_the_second_time(opened, monk
     stored = read_trials(study.store.engine, study.id)
     assert [t.state for t in stored] == ["complete"] * 3
     assert stored[0].measurements == study.trials[0].measurements
+
+
+def test_weights_that_are_to_go_wait_for_the_disk_too(opened, tmp_path):
+    study = opened(trials=3, keep_weights="all")
+    drive(study, stop_after=1)
+    file = tmp_path / "attention-0.safetensors"
+    file.write_bytes(b"weights")
+    row = {"path": file.name, "sha256": "0", "bytes": 7}
+    study.keeper.files = {0: KeptFile(study.trials[0].id, row["path"], row["sha256"], 7)}
+    said, fixed = [], [True]
+
+    def connected(connection, *_):
+        connection.execute(f"PRAGMA query_only = {int(fixed[0])}")
+
+    def say(words):
+        said.append(words)
+        fixed[0] = False
+
+    event.listen(study.store.engine, "checkout", connected)
+    study.store.outlast.arm(say, lambda: False)
+    study.keeper._remove([0])
+    assert "it can only be read" in said[0]
+    assert study.keeper.files == {}
+    assert not file.exists()
 
 
 def test_the_command_ends_with_1_and_the_way_to_go_on(tmp_path):

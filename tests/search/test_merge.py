@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -409,6 +410,38 @@ def test_wrong_use_is_refused(opened, storage, other, others, flags, words):
     with pytest.raises(StudyError, match=words):
         merge([given.format(**names) for given in others], storage=storage, **flags)
     assert content(storage) == before
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_another_name_of_the_target_is_the_target(opened, storage, tmp_path, link):
+    drive(opened(trials=1))
+    link(file(storage), tmp_path / "again.db")
+    with pytest.raises(StudyError, match="is the database that is merged into"):
+        merge([str(tmp_path / "again.db")], storage=storage)
+
+
+def test_a_target_that_cannot_be_written_is_said_and_left_as_it_was(
+    opened, storage, other, monkeypatch
+):
+    drive(opened(trials=2))
+    drive(opened(trials=3, study="more", url=other))
+    before = content(storage)
+
+    def full(connection, joining, files):
+        connection.exec_driver_sql("PRAGMA query_only = ON")
+        try:
+            copying.write_joining(connection, joining, files)
+        finally:
+            connection.exec_driver_sql("PRAGMA query_only = OFF")
+
+    monkeypatch.setattr("search.merge.write_joining", full)
+    (row,) = merge([file(other)], storage=storage)
+    assert row.outcome == "refused"
+    assert "it can only be read" in row.why
+    assert content(storage) == before
+    monkeypatch.undo()
+    (row,) = merge([file(other)], storage=storage)
+    assert (row.outcome, row.added) == ("taken over", 3)
 
 
 def test_a_name_that_would_leave_the_folder_is_refused(opened, storage, other, tmp_path):
