@@ -17,6 +17,8 @@ SUCCEEDED = (COMPLETE, REUSED)
 FINISHED = (COMPLETE, REUSED, PRUNED, FAILED, DIVERGED)
 STATES = (WAITING, RUNNING, *FINISHED, REJECTED)
 
+MOST_ERROR, MOST_TRACEBACK = 1_000, 100_000  # characters that are kept of what others' code says
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -116,6 +118,12 @@ class Answers:
         return cls(data["split"], data["images"], b64decode(data["right"]), classes)
 
 
+def storable(text: str, most: int) -> str:
+    """Words of anybody's code as every database takes them: valid UTF-8, no NUL, not endless."""
+    words = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    return words if len(words) <= most else f"{words[: most // 2]} [...] {words[-most // 2 :]}"
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How one attempt at a trial ended.
@@ -160,8 +168,8 @@ class Outcome:
             tuple(EpochResult(**epoch) for epoch in data["epochs"]),
             tuple((split, metric, value) for split, metric, value in data["measurements"]),
             data["seconds"],
-            data["error"],
-            data["traceback"],
+            storable(data["error"], MOST_ERROR),
+            storable(data["traceback"], MOST_TRACEBACK),
             data.get("found"),
             data.get("latency"),
             data.get("made"),

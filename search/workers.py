@@ -26,7 +26,7 @@ from search.devices import environment_of, gpus_of
 from search.engine import Study
 from search.interruption import Interrupted
 from search.leases import LeaseLostError
-from search.outcome import FAILED, Assignment, EpochResult, Outcome
+from search.outcome import FAILED, Assignment, EpochResult, Outcome, storable
 from search.plan import StudyPlan
 from search.watch import Watch
 from spaces.candidate import Candidate
@@ -83,11 +83,16 @@ class Worker:
             self.process.stdin.flush()
 
     def messages(self) -> tuple[list[dict[str, Any]], bool]:
-        """(what it has said since, whether it has ended)."""
+        """(what it has said since, whether it has ended).
+
+        A process that it has left behind can keep its pipe open.
+        """
+        gone = self.process.poll() is not None
         ended = False
         while True:
             chunk = self.stdout.read(65536)
             if chunk is None:
+                ended = gone
                 break
             if not chunk:
                 ended = True
@@ -101,7 +106,8 @@ class Worker:
         code = self.process.wait()
         size = self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, size - TAIL_BYTES))
-        self.last_words = self._errors.read().decode(errors="replace").strip()
+        words = self._errors.read().decode(errors="replace").strip()
+        self.last_words = storable(words, TAIL_BYTES)
         starved = memory_kills() > self._memory_kills
         return death_cause(code, telling_line(self.last_words), starved=starved)
 
@@ -172,8 +178,10 @@ class Pool:
             if not running and not self._is_awaiting():
                 return
             self._announce(running)
-            for key, _ in self.selector.select(TICK_SECONDS):
-                self._hear(key.data)
+            heard = {key.data for key, _ in self.selector.select(TICK_SECONDS)}
+            for index, worker in enumerate(self.slots):
+                if worker and (index in heard or worker.process.poll() is not None):
+                    self._hear(index)
             self.study.meter.beat()
             self.watch.tick()
 

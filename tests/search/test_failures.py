@@ -12,6 +12,7 @@ from search import failures, show
 from search.deaths import death_cause, memory_kills, telling_line
 from search.failures import (
     MAX_HALVINGS,
+    MISTAKE,
     POLICIES,
     Deaths,
     Mistakes,
@@ -20,7 +21,7 @@ from search.failures import (
     said,
     signature,
 )
-from search.outcome import FINISHED, WAITING, Outcome
+from search.outcome import FAILED, FINISHED, MOST_ERROR, WAITING, Outcome, storable
 from search.store import read_attempts, read_curves, read_proposals, read_trials
 
 TRACEBACK = """Traceback (most recent call last):
@@ -301,3 +302,16 @@ def test_a_study_without_failures_says_nothing_of_them(opened):
     study = opened(trials=2)
     drive(study)
     assert "causes" not in show.study_data(study.store.engine, "attention")
+
+
+def test_what_anybodys_code_says_can_be_kept(parents):
+    words = storable("odd \udcff and \0 " + "y" * 5000, MOST_ERROR)
+    assert words.startswith("odd \\udcff and \\x00 yyy")
+    assert " [...] yyy" in words
+    assert len(words) < MOST_ERROR + 10
+    assert storable("plain ünïcode", MOST_ERROR) == "plain ünïcode"
+    study = parents(trials=1)
+    number = study.next_assignment().trial
+    said = Outcome(FAILED, error="odd \udcff \0", traceback="odd \udcff \0", cause=MISTAKE)
+    study.on_finish(number, Outcome.from_json(said.to_json()), {})
+    assert read_trials(study.store.engine, study.id)[0].error == "odd \\udcff \\x00"
