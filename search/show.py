@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from blocks.architecture import Architecture, identity_parameters
 from search import output
+from search.abandoned import status_of
 from search.answers import read_classes
 from search.beside import beside_published, unread_tables
 from search.convergence import EPOCHS, SECONDS, check_target, to_target
@@ -154,7 +155,7 @@ def study_data(engine: Engine, name: str | None, *, target: float | None = None)
             data |= to_target(curves.get(number, ()), target)
     data = {
         "study": study.name,
-        "status": study.status,
+        "status": status_of(engine, study),
         "note": study.note,
         "objectives": study.objectives,
         "constraints": study.constraints,
@@ -220,7 +221,7 @@ def _study_row(engine: Engine, study: StudyRecord) -> dict[str, Any]:
     best = max((t.accuracy for t in trials if t.accuracy is not None), default=None)
     return {
         "study": study.name,
-        "status": study.status,
+        "status": status_of(engine, study),
         "trials": len(trials),
         "wanted": study.settings.get("trials"),
         "states": dict(states),
