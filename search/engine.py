@@ -810,7 +810,8 @@ class Study:
         record.epochs = origin.epochs
         record.measurements |= origin.measurements
         record.origin = f"trial {origin.number}"  # stored, it has its study's name too
-        found = read_findings(self.store.engine, self.id).get(record.number)
+        findings = self.store.outlast(lambda: read_findings(self.store.engine, self.id))
+        found = findings.get(record.number)
         if found is not None:
             self._expect(record.number, found)
 

@@ -161,7 +161,7 @@ class Keeper:
         wanted = {*front(), *(trial.number for trial in trials if trial.baseline)}
         others = [number for number in self.files if number not in wanted]
         if others:
-            origins = self._origins()
+            origins = self.store.outlast(self._origins)
             self._remove([n for n in others if self.files[n].trial_id not in origins])
 
     def _origins(self) -> set[int]:

@@ -136,7 +136,8 @@ def execute(plan: StudyPlan, watch: Watch | None = None) -> StudyResult:
                     if not study.is_finished:
                         study.plan = settled(study.plan, study.left, watch.preparing)
                         study.meter.devices = study.plan.devices_of_attempt
-                    watch.began(study)
+                    store.outlast.arm(watch.said, lambda: False)
+                    store.outlast(lambda: watch.began(study))
                     with ending_cleanly(store.outlast):
                         run_locally(study, watch)
                     status, note = study.ending()

@@ -232,6 +232,31 @@ def test_a_locked_database_is_waited_for_and_the_result_is_written(plan, tmp_pat
     assert states(tmp_path) == ["complete"] * 8
 
 
+def test_a_lock_before_the_first_trial_and_after_the_last_is_waited_for(plan, tmp_path):
+    execute(plan(trials=2))
+    other = sqlite3.connect(tmp_path / "studies.db", isolation_level=None, check_same_thread=False)
+
+    def lock():
+        other.execute("BEGIN EXCLUSIVE")
+        threading.Timer(1.0, lambda: other.execute("ROLLBACK")).start()
+
+    class Locking(Saying):
+        def began(self, study):
+            if not self.words:
+                lock()
+            study.result()  # as the live view, which shows the study
+
+        def ended(self):
+            lock()
+
+    watch = Locking()
+    result = execute(plan(trials=4), watch)
+    other.close()
+    assert [t.state for t in result.trials] == ["complete"] * 4
+    assert ["keeps it locked" in words for words in watch.words] == [True, False] * 2
+    assert states(tmp_path) == ["complete"] * 4
+
+
 def test_a_full_disk_is_waited_for_and_the_result_is_written(plan, tmp_path, monkeypatch):
     watch = Saying()
     execute(plan(trials=2))
