@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -276,10 +277,14 @@ def tidy(url: URL) -> None:
 
 
 def checkpoint(engine: Engine) -> None:
-    """Move the write-ahead log into the one file, so that copying that file is safe."""
-    if engine.dialect.name == "sqlite":
-        with engine.connect() as connection:
-            driver = connection.connection.driver_connection
-            assert driver is not None  # a fresh connection has one
-            driver.execute("COMMIT") if driver.in_transaction else None
-            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    """Move the write-ahead log into the one file, so that copying that file is safe.
+
+    Where a fault keeps it from that, the log stays beside the file, with all that was written.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    with suppress(OperationalError, sqlite3.OperationalError), engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None  # a fresh connection has one
+        driver.execute("COMMIT") if driver.in_transaction else None
+        driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -1,4 +1,5 @@
 import os
+import resource
 import sqlite3
 
 import pytest
@@ -107,6 +108,25 @@ def test_a_copy_of_the_one_file_is_whole_after_a_checkpoint(opened, storage, tmp
     (record,) = read_studies(engine)
     assert len(read_trials(engine, record.id)) == 3
     engine.dispose()
+
+
+def test_a_log_that_cannot_be_moved_stays_beside_the_file(opened, storage, tmp_path):
+    study = opened(trials=9)
+    checkpoint(study.store.engine)
+    drive(study)
+    size = (tmp_path / "studies.db").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        checkpoint(study.store.engine)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "studies.db-wal").stat().st_size > 0
+    engine = open_for_reading(storage_url(storage))
+    assert [t.state for t in read_trials(engine, study.id)] == ["complete"] * 9
+    engine.dispose()
+    checkpoint(study.store.engine)
+    assert (tmp_path / "studies.db-wal").stat().st_size == 0
 
 
 def test_a_read_only_folder_can_be_read(opened, storage, tmp_path):
