@@ -50,7 +50,8 @@ FIXED = Fault(
 )
 UNREADABLE = Fault(
     "its disk cannot be read or written",
-    "check the disk, its quota, and that it is no network disk that has gone",
+    "check that the disk has room and works, its quota, and that it is no network disk that has"
+    " gone",
 )
 GONE = Fault(
     "its server cannot be reached",
