@@ -8,11 +8,10 @@ same network, and have one digest. No torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from blocks import composition, registry
@@ -20,6 +19,7 @@ from blocks.errors import BlockError, SiteError
 from blocks.formulas import Cost, identity_cost, total
 from blocks.frequency import frequency_name
 from blocks.options import MapShape, OptionValue
+from blocks.plain import Settled, text_digest
 from blocks.site import IN_BLOCK, STAGE, STANDARD, SiteTable
 from blocks.spec import Formula
 
@@ -27,12 +27,6 @@ DIGEST_VERSION = 1
 IDENTITY_WORDS = "from identity"
 
 Options = tuple[tuple[str, OptionValue], ...]
-
-
-def content_digest(prefix: str, content: object) -> str:
-    """The identity of plain data: a prefix with a version, and 128 bits of its SHA-256."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return f"{prefix}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 @dataclass(frozen=True, order=True)
@@ -97,7 +91,7 @@ class Architecture:
         in_order = sorted(self.placements, key=lambda p: (p.site, p.block, repr(p.options)))
         object.__setattr__(self, "placements", tuple(in_order))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The identity of a resolved architecture, the same in every study and space.
 
@@ -106,7 +100,12 @@ class Architecture:
         """
         if self.input_size is None:
             raise BlockError("an architecture has a digest once it is resolved against its sites")
-        return content_digest(f"a{DIGEST_VERSION}", self.to_json())
+        return text_digest(f"a{DIGEST_VERSION}", self.content.canonical)
+
+    @cached_property
+    def content(self) -> Settled:
+        """As plain data that is not to be changed."""
+        return Settled(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -154,19 +153,20 @@ def resolve(architecture: Architecture, sites: SiteTable) -> Architecture:
         if placement.block == registry.NONE:
             continue
         spec, given = registry.identity(placement.block, placement.settings)
+        in_use: dict[MapShape, Options] = {}
         for site in sites.expand(placement.site):
             if site.name in placed:
                 raise SiteError(
                     f"{sites.backbone}: two blocks at site {site.name}, {placed[site.name].block}"
                     f" and {placement.block}; keep one of them"
                 )
-            try:
-                options = spec.in_use(given, site.shape)
-            except SiteError as error:
-                raise SiteError(f"{error} at site {site.name} of {sites.backbone}") from None
-            placed[site.name] = Placement(
-                site.name, spec.name, tuple(options.items()), placement.identity_start
-            )
+            if site.shape not in in_use:
+                try:
+                    in_use[site.shape] = tuple(spec.in_use(given, site.shape).items())
+                except SiteError as error:
+                    raise SiteError(f"{error} at site {site.name} of {sites.backbone}") from None
+            options = in_use[site.shape]
+            placed[site.name] = Placement(site.name, spec.name, options, placement.identity_start)
     _, height, width = sites.input_shape
     return Architecture(architecture.backbone, tuple(placed.values()), (height, width))
 

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, Table, func, insert, inspect, select
 
 from search import tables
+from search.direct import Transaction
 from search.outcome import Answers, EpochResult
+
+ADD_CURVE, ADD_FURTHER = insert(tables.curves), insert(tables.epochs)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,19 +28,18 @@ FURTHER = tuple(f.name for f in fields(EpochResult) if f.name not in EPOCH_COLUM
 # Writing, within an outcome's transaction. --------------------------------------------------------
 
 
-def keep_curve(connection: Connection, trial_id: int, epochs: Iterable[EpochResult]) -> None:
+def keep_curve(writing: Transaction, trial_id: int, epochs: Iterable[EpochResult]) -> None:
     """Keep a learning curve: a row per epoch, and one per further number of it that there is."""
     epochs = list(epochs)
     rows = [{name: getattr(e, name) for name in EPOCH_COLUMNS} for e in epochs]
-    connection.execute(insert(tables.curves), [{"trial_id": trial_id, **row} for row in rows])
+    writing.execute_all(ADD_CURVE, [{"trial_id": trial_id, **row} for row in rows])
     further = [
         {"trial_id": trial_id, "epoch": epoch.epoch, "metric": name, "value": value}
         for epoch in epochs
         for name in FURTHER
         if (value := getattr(epoch, name)) is not None
     ]
-    if further:
-        connection.execute(insert(tables.epochs), further)
+    writing.execute_all(ADD_FURTHER, further)
 
 
 def keep_answers(connection: Connection, trial_id: int, answers: Sequence[Answers]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from blocks.architecture import content_digest
+from blocks.plain import content_digest
 from search.outcome import Assignment
 from search.training import Progress
 

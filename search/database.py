@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from blocks.cached import is_untouched
 from blocks.errors import StudyError
 from search import tables
+from search.direct import BEGIN
 from search.faults import fault_of
 from search.postgres import await_turn, engine_of, is_postgres, widen, with_driver
 
@@ -207,7 +208,9 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
 
 
 def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    driver = connection.connection.driver_connection
+    if driver is None or not driver.in_transaction:  # else search.direct has begun it
+        connection.exec_driver_sql(BEGIN)
 
 
 def _check_version(connection: Connection, url: URL) -> None:
@@ -250,16 +253,18 @@ def _refusal(url: URL, error: DBAPIError, what: str = "opened") -> str:
 
 
 @cache
-def _insert_missing(dialect: str, table: Table) -> Any:
-    return INSERTS[dialect](table).on_conflict_do_nothing()
+def insert_missing(dialect: str, table: Table) -> Any:
+    """The statement that inserts a row but where its key is there; None where there is no such."""
+    return INSERTS[dialect](table).on_conflict_do_nothing() if dialect in INSERTS else None
 
 
 def add_missing(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows but for those whose key is there already, whoever has put it there."""
     if not rows:
         return
-    if connection.dialect.name in INSERTS:
-        connection.execute(_insert_missing(connection.dialect.name, table), list(rows))
+    statement = insert_missing(connection.dialect.name, table)
+    if statement is not None:
+        connection.execute(statement, list(rows))
         return
     keys = list(table.primary_key.columns)
     for row in rows:

@@ -15,14 +15,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeGuard
 
 from optuna.distributions import BaseDistribution
 
-from blocks.architecture import Architecture, architecture_cost, has_closed_cost
+from blocks.architecture import Architecture, architecture_cost, has_closed_cost, resolve
 from blocks.errors import SiteError
 from blocks.formulas import Cost
+from blocks.site import SiteTable
 from search.adopted import adopt_finished
 from search.budgets import Front, Spent, ended_words, reached
 from search.caps import above_caps
@@ -179,6 +179,8 @@ class Study:
         self.remarks: list[str] = []
         self._distinct: dict[str, tuple[Candidate, Proposal]] | bool | None = False
         self._counts: dict[str, Cost] = {}
+        self._networks: dict[tuple[Architecture, tuple[int, int, int]], Architecture] = {}
+        self._begun: dict[int, int] = {}  # trials decided on for being evaluated at once -> attempt
         self._drawn_at = 0  # finished trials when no proposal was a trial
         self.meter = Meter(store, self.id, self.owner, plan.devices_of_attempt)
         self.retried = retry_failed(store, self.id) if plan.retry_failed else []
@@ -192,7 +194,10 @@ class Study:
             plan.keep_weights,
             shared=self.sharing.is_shared,
         )
+        self._checkpoints = f"{plan.artefacts.absolute()}/checkpoints/{plan.study}"
+        self._begins = False  # whether a trial that is decided on is evaluated at once
         self._add_baselines()
+        self._begins = not self.sharing.is_shared
         self.keeper.tidy()
         self._settle_weights()
 
@@ -315,7 +320,9 @@ class Study:
         number = self.waiting.popleft()
         trial = self.trials[number]
         trained = _is_trained(trial)
-        attempt = self.store.start_attempt(self.id, number, owner=self.owner, timed=trained)
+        attempt = self._begun.pop(number, 0) or self.store.start_attempt(
+            self.id, number, owner=self.owner, timed=trained
+        )
         trial.state = RUNNING
         self.running.add(number)
         self.meter.started(number)
@@ -330,7 +337,7 @@ class Study:
             latency=self.plan.latency and (trained or number not in self.timed),
             trained=trained,
             weights=self._weights(trial),
-            checkpoint=str(self._checkpoint(number)),
+            checkpoint=self._checkpoint(number),
             data_folder=self.plan.place.folder,
             data_size=self.plan.place.size,
             data_split=self.plan.place.split,
@@ -354,9 +361,9 @@ class Study:
             data_split=self.plan.place.split,
         )
 
-    def _checkpoint(self, number: int) -> Path:
+    def _checkpoint(self, number: int) -> str:
         """Where a trial's training keeps how far it has come."""
-        return self.plan.artefacts.absolute() / "checkpoints" / f"{self.plan.study}-{number}.pt"
+        return f"{self._checkpoints}-{number}.pt"
 
     def _weights(self, trial: TrialRecord) -> str:
         """The file of trained weights that a trial starts from; empty where it needs none."""
@@ -379,8 +386,7 @@ class Study:
     @property
     def left(self) -> int:
         """Trials that are still to be evaluated, at most."""
-        done = sum(trial.state in FINISHED for trial in self.trials.values())
-        return max(0, self.plan.trials - done)
+        return max(0, self.plan.trials - self._finished)
 
     def _decide(self) -> bool:
         """Add one trial: another seed, what a user gave or a training found, or a new candidate."""
@@ -400,12 +406,19 @@ class Study:
 
     def _add_new(self) -> bool:
         """Propose; where that came to nothing, only again for what has finished since."""
-        finished = sum(trial.state in FINISHED for trial in self.trials.values())
-        again = self.plan.max_seeds > self.plan.seeds and finished != self._drawn_at
-        if self.note and not again:
+        if not self.note:
+            added = self._add_proposal()
+            if self.note:
+                self._drawn_at = self._finished
+            return added
+        if self.plan.max_seeds <= self.plan.seeds or self._finished == self._drawn_at:
             return False
-        self._drawn_at = finished
+        self._drawn_at = self._finished
         return self._add_proposal()
+
+    @property
+    def _finished(self) -> int:
+        return sum(trial.state in FINISHED for trial in self.trials.values())
 
     def _add_found(self) -> bool:
         """Take an architecture that a training has found, if it is new and within the caps."""
@@ -584,7 +597,7 @@ class Study:
     def _judge(self, proposal: Proposal) -> tuple[Candidate | None, str, str]:
         """A proposal's candidate, what becomes of it, and why."""
         try:
-            candidate = draw(proposal, self.plan.data)
+            candidate = draw(proposal, self.plan.data, resolve=self._resolved)
         except SiteError as error:
             return None, IMPOSSIBLE, str(error)
         if candidate.digest in self.by_candidate:
@@ -594,6 +607,14 @@ class Study:
         if over:
             return candidate, OVER_CAP, "; ".join(over)
         return candidate, ACCEPTED, ""
+
+    def _resolved(self, architecture: Architecture, sites: SiteTable) -> Architecture:
+        """The canonical architecture; the same written ones are drawn again and again."""
+        key = architecture, sites.input_shape
+        known = self._networks.get(key)
+        if known is None:
+            known = self._networks[key] = resolve(architecture, sites)
+        return known
 
     def _add_untried(self, rows: list[ProposalRow], refused: list[tuple[Candidate, Cost]]) -> bool:
         """Take one of the distinct candidates that the study has not tried."""
@@ -710,14 +731,13 @@ class Study:
         baseline: bool = False,
     ) -> None:
         cost = self.cost(candidate)
-        notes = self.proposer.notes(proposal).distributions if proposal is not None else {}
-        distributions = {name: text for name, text in notes.items() if name in values}
+        row = rows[-1] if proposal is not None else None  # what is kept of the proposal
         self._add_trial(
             candidate.digest,
             self.plan.seed,
             candidate.label,
-            dict(values),
-            distributions,
+            _same(values, row.parameters if row else {}),
+            _among(row.distributions if row else {}, values),
             proposal,
             baseline=baseline,
             like=None,
@@ -750,7 +770,7 @@ class Study:
         notes = self._new_notes() if rows else None
 
         def kept() -> NewTrial:
-            with self.store.transaction():
+            with self.store.writing():
                 origin = self._origin(digest, seed)
                 unmeasured = (
                     self.plan.latency and origin is not None and origin.latency_ratio is None
@@ -767,6 +787,7 @@ class Study:
                     origin,
                     unmeasured,
                     known,
+                    self.owner if self._begins and origin is None else "",
                 )
                 self.store.add_trials(
                     self.id,
@@ -786,6 +807,8 @@ class Study:
         self._know(record)
         if origin is not None:
             self._take_over(record, origin)
+        if trial.begun_by:
+            self._begun[number] = 1
         if origin is None or unmeasured:
             self.waiting.append(number)
         else:
@@ -855,12 +878,12 @@ class Study:
         early = self._timed_before(number, outcome)
         if early is not None:
             outcome = replace(outcome, measurements=outcome.measurements + early.measurements)
-        trial.state = outcome.state
         trial.epochs = len(outcome.epochs) or trial.epochs
         trial.error = outcome.error
         trial.seconds = outcome.seconds
         trial.finished = now()
         trial.measurements |= {(s, m): value for s, m, value in outcome.measurements}
+        trial.state = outcome.state  # last: the mirror may look at it meanwhile
         told = self._verdict(trial)
         content = {**provenance, **self.plan.place.provenance, "command": command_line()}
         if self.plan.because:
@@ -879,7 +902,8 @@ class Study:
             self._note_mistake(trial, outcome)
         self.keeper.note(number, key, files)
         self._settle_weights()
-        self._checkpoint(number).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self._checkpoint(number))
         self.running.discard(number)
         if outcome.found is not None:
             self._expect(number, outcome.found)
@@ -900,8 +924,8 @@ class Study:
 
     def _settle_weights(self) -> None:
         """Take away the weights that the front has moved away from."""
-        trials = list(self.trials.values())
-        self.keeper.settle(trials, lambda: front_numbers(trials, self.objectives))
+        trials = self.trials.values()
+        self.keeper.settle(trials, lambda: front_numbers(list(trials), self.objectives))
 
     def on_lost(self, number: int, cause: str, traceback: str = "") -> None:
         """A worker died over a trial: it waits for another attempt, unless too many have died.
@@ -988,9 +1012,9 @@ class Study:
             return "stopped", self.stopped.splitlines()[0]
         which = "" if self.is_done else self.budget_reached()
         if which:
-            done = sum(trial.state in FINISHED for trial in self.trials.values())
             total, waiting = self.plan.trials, len(self.waiting)
-            return OUT_OF_BUDGET, ended_words(which, finished=done, total=total, waiting=waiting)
+            words = ended_words(which, finished=self._finished, total=total, waiting=waiting)
+            return OUT_OF_BUDGET, words
         return ("exhausted" if self.note else "finished"), self.note
 
     def _note_mistake(self, trial: TrialRecord, outcome: Outcome) -> None:
@@ -1053,14 +1077,26 @@ def _state_at_rest(trial: TrialRecord) -> str:
     return REUSED if trial.origin else COMPLETE
 
 
+def _same(values: Mapping[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """Values as data of their own, or as what is kept of them already."""
+    return known if list(known.items()) == list(values.items()) else dict(values)
+
+
+def _among(texts: dict[str, str], values: Mapping[str, Any]) -> dict[str, str]:
+    """Those of these parameters alone."""
+    if len(texts) == len(values) and all(name in texts for name in values):
+        return texts
+    return {name: text for name, text in texts.items() if name in values}
+
+
 def _record(
     trial: NewTrial, like: TrialRecord | None, new: tuple[Candidate, Cost] | None
 ) -> TrialRecord:
     """A decided trial as reading it back would give it."""
     if new is not None:
         candidate, cost = new
-        architecture = candidate.architecture.to_json()
-        training = candidate.training.to_json()
+        architecture: dict[str, Any] = candidate.architecture.content
+        training: dict[str, Any] = candidate.training.content
         architecture_digest = candidate.architecture_digest
     else:
         assert like is not None  # a replicate is like its candidate's first trial

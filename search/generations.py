@@ -9,7 +9,8 @@ storage they are Optuna's.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -31,22 +32,46 @@ class TrialMemory(InMemoryStorage):
         self._shared: dict[str, BaseDistribution] | None = None
         self._members: dict[tuple[str, int], list[int]] = {}
         self._latest: dict[str, int] = {}
+        self._kinds: dict[tuple[str, ...], FrozenTrial] = {}
+        self._numbers: dict[str, tuple[BaseDistribution, dict[int, float]]] = {}
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Add a trial; its key is its number, as the storage holds one study."""
         number = super().create_new_trial(study_id, template_trial)
-        if template_trial is not None and template_trial.state is TrialState.COMPLETE:
+        if template_trial is not None:
             self._follow(self.get_trial(number))
         return number
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """The trials; none waits, which Optuna asks before each of its own."""
+        if states == (TrialState.WAITING,):
+            return []
+        return super().get_all_trials(study_id, deepcopy, states)
+
+    # A trial is changed where it stands: one thread has it, and none keeps what it was before.
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Note something on a trial."""
+        self._get_trial(trial_id).system_attrs[key] = value
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
         """Change a trial's state."""
-        done = super().set_trial_state_values(trial_id, state, values)
-        if done and state is TrialState.COMPLETE:
-            self._follow(self.get_trial(trial_id))
-        return done
+        if state is TrialState.RUNNING:
+            return super().set_trial_state_values(trial_id, state, values)
+        trial = self._get_trial(trial_id)
+        self.check_trial_is_updatable(trial_id, trial.state)
+        trial.state, trial.datetime_complete = state, datetime.now()
+        if values is not None:
+            trial.values = values
+        self._follow(trial)
+        return True
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """Note something on the study; parents of generations long gone are forgotten."""
@@ -60,15 +85,36 @@ class TrialMemory(InMemoryStorage):
             }
 
     def _follow(self, trial: FrozenTrial) -> None:
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            kind = tuple(sorted(trial.distributions))
+            first = self._kinds.setdefault(kind, trial)
+            if trial.number < first.number:
+                self._kinds[kind] = trial
+        if trial.state is not TrialState.COMPLETE:
+            return
         if self._shared is None:
             self._shared = dict(sorted(trial.distributions.items()))
         else:
             mine = trial.distributions
-            self._shared = {n: d for n, d in self._shared.items() if mine.get(n) == d}
+            self._shared = {
+                n: d for n, d in self._shared.items() if (m := mine.get(n)) is d or m == d
+            }
         for key, value in trial.system_attrs.items():
             if key.endswith(GENERATION):
                 insort(self._members.setdefault((key, value), []), trial.number)
                 self._latest[key] = max(self._latest.get(key, 0), value)
+
+    def kinds(self) -> list[dict[str, BaseDistribution]]:
+        """The parameters of complete and pruned trials: of the first one of each kind, in order."""
+        firsts = sorted(self._kinds.values(), key=lambda trial: trial.number)
+        return [trial.distributions for trial in firsts]
+
+    def numbers(self, name: str, distribution: BaseDistribution) -> dict[int, float]:
+        """Trial -> what a parameter's value is as a number; for its reader to fill."""
+        known = self._numbers.get(name)
+        if known is None or (known[0] is not distribution and known[0] != distribution):
+            known = self._numbers[name] = (distribution, {})
+        return known[1]
 
     @property
     def shared(self) -> dict[str, BaseDistribution]:

@@ -103,6 +103,7 @@ class Keeper:
         self.name = name
         self.home = home_of(storage)
         self.folder = artefacts_of(storage) / KIND
+        self._absolute = str(self.folder.absolute())
         self.files = {
             number: file
             for number, file in read_kept(store.engine, study_id).items()
@@ -123,7 +124,7 @@ class Keeper:
         """The file that a worker is to write; empty where nothing is kept."""
         if self.keep == NONE:
             return ""
-        return str((self.folder / self._name(number)).absolute())
+        return f"{self._absolute}/{self._name(number)}"
 
     def rows(self, number: int, outcome: Outcome) -> list[dict[str, Any]]:
         """What an outcome's transaction says of the file that the worker wrote, if it did."""

@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL
 
 from search.database import BUSY_SECONDS, is_sqlite
 from search.front import objective_values
+from search.mirror_rows import add_trials, are_known
 from search.outcome import COMPLETE, DIVERGED, FAILED, FINISHED, PRUNED, REUSED
 from search.postgres import patience_of
 from search.samplers import directions
@@ -27,6 +28,7 @@ from search.store import TrialRecord
 
 EVERY_SECONDS = 2.0
 LAST_TRIES = 2  # at exit: a connection that the server has closed is noticed by the first
+AT_ONCE = 25  # trials in a transaction, for which the parent waits: some hundredths of a second
 LOOKS = 5  # for what others have added while this parent was about to end
 OURS = "attention-search"
 
@@ -164,9 +166,11 @@ class Mirror:
             self._open()
         trials = sorted(self.trials(), key=lambda trial: trial.number)
         last = max((t.number for t in trials if t.state in FINISHED), default=-1)
-        for trial in trials[: last + 1]:
+        for number in [n for n, s in enumerate(self._states) if s is TrialState.RUNNING]:
             with self.lock:
-                self._enter(trial)
+                self._tell(trials[number])
+        for first in range(len(self._states), last + 1, AT_ONCE):
+            self._add(trials[first : min(first + AT_ONCE, last + 1)])
 
     def _hand_over(self) -> None:
         """Let another parent keep the mirror, and leave nothing that none of them has seen."""
@@ -225,28 +229,42 @@ class Mirror:
             for trial in study.get_trials(deepcopy=False)
         )
 
-    def _enter(self, trial: TrialRecord) -> None:
-        """Add a trial, or tell one that was entered as running."""
+    def _add(self, trials: Sequence[TrialRecord]) -> None:
+        """Enter the next trials."""
         assert self._study is not None  # opened before
         assert self._storage is not None
-        state = STATES.get(trial.state, TrialState.RUNNING)
-        values = objective_values(trial, self.objectives) if state is TrialState.COMPLETE else None
-        if state is TrialState.COMPLETE and values is None:
-            state = TrialState.FAIL  # an objective could not be measured
-        if trial.number == len(self._states):
-            self._study.add_trial(self._frozen(trial, state, values))
-            self._states.append(state)
-        elif self._states[trial.number] is TrialState.RUNNING and state is not TrialState.RUNNING:
-            study_id = self._storage.get_study_id_from_name(self.name)
-            key = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
-            for name, value in _attributes(trial).items():
-                self._storage.set_trial_user_attr(key, name, value)
-            self._study.tell(trial.number, values, state=state)
-            self._states[trial.number] = state
+        frozen = [self._frozen(trial) for trial in trials]
+        with self.lock:
+            if are_known():
+                add_trials(self._storage, self._study._study_id, frozen)
+            else:
+                self._study.add_trials(frozen)
+        self._states += [trial.state for trial in frozen]
 
-    def _frozen(
-        self, trial: TrialRecord, state: TrialState, values: list[float] | None
-    ) -> FrozenTrial:
+    def _tell(self, trial: TrialRecord) -> None:
+        """Tell a trial that was entered as running, if it has ended."""
+        assert self._study is not None  # opened before
+        assert self._storage is not None
+        state, values = self._come_to(trial)
+        if state is TrialState.RUNNING:
+            return
+        study_id = self._storage.get_study_id_from_name(self.name)
+        key = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+        for name, value in _attributes(trial).items():
+            self._storage.set_trial_user_attr(key, name, value)
+        self._study.tell(trial.number, values, state=state)
+        self._states[trial.number] = state
+
+    def _come_to(self, trial: TrialRecord) -> tuple[TrialState, list[float] | None]:
+        """A trial's state and values in Optuna's words."""
+        state = STATES.get(trial.state, TrialState.RUNNING)
+        if state is not TrialState.COMPLETE:
+            return state, None
+        values = objective_values(trial, self.objectives)
+        return (TrialState.FAIL if values is None else state), values  # None: one is not measured
+
+    def _frozen(self, trial: TrialRecord) -> FrozenTrial:
+        state, values = self._come_to(trial)
         frozen = optuna.trial.create_trial(
             state=state,
             values=values,
@@ -255,6 +273,7 @@ class Mirror:
             user_attrs=_attributes(trial),
             constraints=self.caps(trial) or None,
         )
+        frozen.number = trial.number
         frozen.datetime_start = _local(trial.created)
         if state.is_finished():
             frozen.datetime_complete = _local(trial.finished or trial.created)

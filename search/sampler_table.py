@@ -12,7 +12,8 @@ import importlib
 import inspect
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from search.chance import UniformSampler
 from search.evolution import POPULATION, RegularisedEvolution
 from search.generations import NSGAIIISampler, NSGAIISampler
 from search.include import included
+from search.steady_tpe import SteadyTPESampler
 from spaces.document import AUTO, OPTUNA_SAMPLER
 from spaces.document import SAMPLERS as NAMES
 
@@ -71,22 +73,32 @@ class SamplerRow:
     named: bool = False
 
 
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Inside, Optuna's marks on what may still change do not warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
 def _nsga2(seed: int) -> BaseSampler:
     return NSGAIISampler(population_size=NSGA2_POPULATION, seed=seed)
 
 
 def _nsga3(seed: int) -> BaseSampler:
-    return NSGAIIISampler(population_size=NSGA2_POPULATION, seed=seed)
+    with _unwarned():
+        return NSGAIIISampler(population_size=NSGA2_POPULATION, seed=seed)
 
 
 def _tpe(seed: int) -> BaseSampler:
-    return optuna.samplers.TPESampler(
-        n_startup_trials=TPE_STARTUP_TRIALS,
-        multivariate=True,
-        group=True,
-        constant_liar=True,
-        seed=seed,
-    )
+    with _unwarned():
+        return SteadyTPESampler(
+            n_startup_trials=TPE_STARTUP_TRIALS,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            seed=seed,
+        )
 
 
 def _gp(seed: int) -> BaseSampler:
@@ -140,16 +152,15 @@ def sampler_row(name: str) -> SamplerRow:
 
     def make(seed: int) -> BaseSampler:
         try:
-            sampler = found(seed=seed)
+            with _unwarned():
+                sampler = found(seed=seed)
         except Exception as error:
             raise _unmade(name, f"{type(error).__name__}: {error}") from error
         if not isinstance(sampler, BaseSampler):
             raise _unmade(name, f"it gives a {type(sampler).__name__}")
         return sampler
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        first = make(0)
+    first = make(0)
     flat = isinstance(first, SHARED_ALONE)
     return SamplerRow(f"{type(first).__name__} by its name", make, flat, MAX_DRAWS, named=True)
 

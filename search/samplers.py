@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,10 +26,12 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from blocks.errors import StudyError, ToolError
 from blocks.options import OptionValue
+from blocks.plain import Settled
+from search.chance import Recycled
 from search.enqueued import MARK
 from search.generations import TrialMemory
 from search.sampler_table import SAMPLERS, by_chance, sampler_row
@@ -90,9 +91,9 @@ class Notes:
         system_attributes: The sampler's own notes on it.
     """
 
-    parameters: dict[str, OptionValue]
-    distributions: dict[str, str]
-    system_attributes: dict[str, Any]
+    parameters: Settled
+    distributions: Settled
+    system_attributes: Settled
 
 
 class Proposer:
@@ -125,6 +126,7 @@ class Proposer:
         self.data = data
         self.flat = flat_domains(space, data) if self.row.flat else {}
         self.storage = TrialMemory()
+        self._states = Recycled()
         self.study = optuna.create_study(
             storage=self.storage,
             sampler=self._made(self.row.make, 0),
@@ -134,12 +136,14 @@ class Proposer:
         self.count = 0
         self._distributions: dict[str, tuple[Domain, BaseDistribution]] = {}
         self._texts: dict[str, tuple[BaseDistribution, str]] = {}
+        self._together: dict[tuple[str, ...], Settled] = {}
 
     def _made(self, make: Callable[[int], BaseSampler], number: int) -> BaseSampler:
         """A sampler for the n-th proposal alone."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return make(proposal_seed(self.seed, number))
+        seed = proposal_seed(self.seed, number)
+        if self.row.named:
+            return make(seed)  # the user's own may keep what it made before
+        return self._states.made(make, seed)
 
     def replay(
         self,
@@ -184,16 +188,16 @@ class Proposer:
         make = self.row.make if draw < self.row.draws else by_chance
         with self._explained():
             self.study.sampler = self._made(make, self.count)
-            trial = self.study.ask()
+            trial, settled = self._begun()
             if given:
                 self.storage.set_trial_system_attr(trial.number, MARK, dict(given))
-            settled = {**trial.relative_params, **(given or {})}
-            known: dict[str, OptionValue] = {}
+                settled = {**settled, **given}
+            known = trial.params
 
             def choose(name: str, domain: Domain) -> OptionValue:
                 if name not in known:
-                    known[name] = self._value(trial.number, name, domain, settled)
-                return known[name]
+                    self._set(trial, name, domain, settled)
+                return known[name]  # type: ignore[no-any-return]
 
             for name, domain in self.flat.items():
                 choose(name, domain)
@@ -201,25 +205,36 @@ class Proposer:
         self.count += 1
         return trial.number, proposal
 
-    def _value(
-        self, number: int, name: str, domain: Domain, settled: Mapping[str, Any]
-    ) -> OptionValue:
-        """A proposal's value of one setting, as Optuna's ``Trial.suggest_...`` would give it."""
-        meant = self._meant(name, domain)
+    def _begun(self) -> tuple[FrozenTrial, dict[str, Any]]:
+        """A new trial, and the values that the sampler gives several settings of it at once."""
+        if self.row.named:  # all that an Optuna of any version does for it
+            asked = self.study.ask()
+            return self.storage.get_trial(asked.number), asked.relative_params
+        study, sampler = self.study, self.study.sampler
+        study._thread_local.cached_all_trials = None
+        trial = self.storage.get_trial(self.storage.create_new_trial(self.study_id))
+        sampler.before_trial(study, trial)
+        together = sampler.infer_relative_search_space(study, trial)
+        return trial, sampler.sample_relative(study, trial, together)
+
+    def _set(
+        self, trial: FrozenTrial, name: str, domain: Domain, settled: Mapping[str, Any]
+    ) -> None:
+        """Give a proposal one setting, as Optuna's ``Trial.suggest_...`` would."""
+        meant, sampler = self._meant(name, domain), self.study.sampler
         if name in settled and _fits(domain, settled[name]):
             value = settled[name]
         else:
-            trial = self.storage.get_trial(number)
-            value = self.study.sampler.sample_independent(self.study, trial, name, meant)
-        kept = meant.to_internal_repr(value)
-        self.storage.set_trial_param(number, name, kept, meant)
-        return meant.to_external_repr(kept)  # type: ignore[no-any-return]
+            value = sampler.sample_independent(self.study, trial, name, meant)
+        trial.params[name] = meant.to_external_repr(meant.to_internal_repr(value))
+        trial.distributions[name] = meant
 
     def _meant(self, name: str, domain: Domain) -> BaseDistribution:
         """The distribution of a setting, made once."""
-        if name not in self._distributions or self._distributions[name][0] is not domain:
-            self._distributions[name] = (domain, distribution(domain))
-        return self._distributions[name][1]
+        known = self._distributions.get(name)
+        if known is None or known[0] is not domain:
+            known = self._distributions[name] = (domain, distribution(domain))
+        return known[1]
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -281,14 +296,22 @@ class Proposer:
     def notes(self, number: int) -> Notes:
         """What is to be kept of a proposal."""
         trial = self.storage.get_trial(number)
-        texts = {name: self._text(name, d) for name, d in trial.distributions.items()}
-        return Notes(dict(trial.params), texts, dict(trial.system_attrs))
+        texts = self._settled({n: self._text(n, d) for n, d in trial.distributions.items()})
+        return Notes(Settled(trial.params), texts, Settled(trial.system_attrs))
 
     def _text(self, name: str, given: BaseDistribution) -> str:
         """A distribution as JSON; those of one parameter are equal but for a changed space."""
-        if name not in self._texts or self._texts[name][0] != given:
-            self._texts[name] = (given, distribution_to_json(given))
-        return self._texts[name][1]
+        known = self._texts.get(name)
+        if known is None or (known[0] is not given and known[0] != given):
+            known = self._texts[name] = (given, distribution_to_json(given))
+        return known[1]
+
+    def _settled(self, texts: dict[str, str]) -> Settled:
+        """The same distributions as an earlier proposal's are the same data."""
+        names = tuple(texts)
+        if self._together.get(names) != texts:
+            self._together[names] = Settled(texts)
+        return self._together[names]
 
     def sampler_state(self) -> dict[str, Any]:
         """What the sampler noted on the study as a whole."""

@@ -12,9 +12,6 @@ from search.outcome import COMPLETE
 
 _trial, _attempt, _proposal = tables.trials.c, tables.attempts.c, tables.proposals.c
 
-FIND_CANDIDATE = select(tables.candidates.c.digest).where(
-    tables.candidates.c.digest == bindparam("wanted")
-)
 ADD_PROPOSALS = insert(tables.proposals)
 ADD_TRIAL = insert(tables.trials)
 ADD_MEASUREMENTS = insert(tables.measurements)

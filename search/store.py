@@ -19,13 +19,14 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Connection, Engine, Row, func, insert, inspect, select, true, update
 from sqlalchemy.exc import IntegrityError
 
-from blocks.architecture import content_digest
 from blocks.errors import StudyError, listing, suggestion
 from blocks.formulas import Cost
+from blocks.plain import content_digest
 from search import statements, tables
 from search.answers import keep_answers, keep_curve, read_further
 from search.convergence import AREA, curve_area
-from search.database import add_missing
+from search.database import add_missing, insert_missing
+from search.direct import Transaction, begun
 from search.failures import BY_ENDING, PARENT_ENDED, said
 from search.faults import Outlast
 from search.leases import TRIAL, LeaseLostError, Leases, LeaseTakenError
@@ -227,6 +228,7 @@ class NewTrial:
 
     With an ``origin`` it is reused, at once or, where it is ``unmeasured``, once it has been timed.
     ``known`` are measurements, (split, metric) -> value, that it has before it is evaluated.
+    ``begun_by`` is who evaluates it at once; empty where it waits.
     """
 
     number: int
@@ -240,6 +242,7 @@ class NewTrial:
     origin: TrialRecord | None = None
     unmeasured: bool = False
     known: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    begun_by: str = ""
 
 
 # Reading. ----------------------------------------------------------------------------------------
@@ -603,7 +606,7 @@ class Store:
         self.lock = threading.RLock()  # the mirror's thread writes to the same file
         self.leases: Leases | None = None  # where several parents share a study
         self.outlast = Outlast(engine.url.render_as_string(hide_password=True))
-        self._open: Connection | None = None
+        self._open: Transaction | None = None
         self._trial_ids: dict[tuple[int, int], int] = {}
         self._known_provenance: set[str] = set()
 
@@ -622,20 +625,25 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """All or nothing; kept once the block is left. One inside another is part of it."""
+        with self.writing() as transaction:
+            yield transaction.connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Transaction]:
+        """The same, for the statements of every trial."""
         with self.lock:
             if self._open is not None:
                 yield self._open
                 return
-            with self.engine.begin() as connection:
-                self._open = connection
-                try:
-                    yield connection
-                except BaseException:
-                    self._trial_ids.clear()  # what was added is taken back
-                    self._known_provenance.clear()
-                    raise
-                finally:
-                    self._open = None
+            try:
+                with begun(self.engine) as self._open:
+                    yield self._open
+            except BaseException:
+                self._trial_ids.clear()  # what was added is taken back
+                self._known_provenance.clear()
+                raise
+            finally:
+                self._open = None
 
     def add_study(
         self, name: str, space: Space, *, identity: Mapping[str, Any], settings: Mapping[str, Any]
@@ -709,9 +717,11 @@ class Store:
     def finished_elsewhere(self, digest: str, seed: int, study_id: int) -> TrialRecord | None:
         """A complete trial of the same candidate and seed in another study."""
         wanted = {"wanted": digest, "wanted_seed": seed, "study": study_id}
-        with self.transaction() as connection:
-            key = connection.execute(statements.FIND_FINISHED, wanted).scalar()
-            return None if key is None else _trials(connection, tables.trials.c.id == key)[0]
+        with self.writing() as writing:
+            found = writing.execute(statements.FIND_FINISHED, wanted)
+            if not found:
+                return None
+            return _trials(writing.connection, tables.trials.c.id == found[0][0])[0]
 
     @outlasting
     def provenance_of(self, trial: TrialRecord) -> dict[str, Any]:
@@ -738,34 +748,23 @@ class Store:
         sampler_state: Mapping[str, Any] | None = None,
     ) -> None:
         """Keep what the sampler proposed and the trials that came of it, in one transaction."""
-        with self.transaction() as connection:
-            for candidate, cost in candidates:
-                self._add_candidate(connection, candidate, cost)
-            if proposals:
-                rows = [_proposal_values(study_id, proposal) for proposal in proposals]
-                connection.execute(statements.ADD_PROPOSALS, rows)
+        with self.writing() as writing:
+            rows = [_candidate_values(candidate, cost) for candidate, cost in candidates]
+            statement = insert_missing(self.engine.dialect.name, tables.candidates)
+            if statement is not None:
+                writing.execute_all(statement, rows)
+            else:
+                add_missing(writing.connection, tables.candidates, rows)
+            writing.execute_all(
+                statements.ADD_PROPOSALS, [_proposal_values(study_id, one) for one in proposals]
+            )
             for trial in trials:
-                self._add_trial(connection, study_id, trial)
+                self._add_trial(writing, study_id, trial)
             if sampler_state is not None:
                 state = {"study": study_id, "sampler_state": dict(sampler_state)}
-                connection.execute(statements.CHANGE_STUDY, state)
+                writing.execute(statements.CHANGE_STUDY, state)
 
-    def _add_candidate(self, connection: Connection, candidate: Candidate, cost: Cost) -> None:
-        wanted = {"wanted": candidate.digest}
-        if connection.execute(statements.FIND_CANDIDATE, wanted).first() is not None:
-            return
-        row = {
-            "digest": candidate.digest,
-            "architecture_digest": candidate.architecture_digest,
-            "architecture": candidate.architecture.to_json(),
-            "training": candidate.training.to_json(),
-            "data": candidate.data.identity(),
-            "baseline": candidate.is_baseline,
-            **cost.to_json(),
-        }
-        add_missing(connection, tables.candidates, [row])
-
-    def _add_trial(self, connection: Connection, study_id: int, trial: NewTrial) -> None:
+    def _add_trial(self, writing: Transaction, study_id: int, trial: NewTrial) -> None:
         origin = trial.origin
         reused = origin is not None and not trial.unmeasured
         row = {
@@ -773,7 +772,7 @@ class Store:
             "number": trial.number,
             "candidate_digest": trial.digest,
             "seed": trial.seed,
-            "state": REUSED if reused else WAITING,
+            "state": REUSED if reused else RUNNING if trial.begun_by else WAITING,
             "label": trial.label,
             "parameters": trial.parameters,
             "distributions": trial.distributions,
@@ -786,12 +785,10 @@ class Store:
             "created": now(),
             "finished": now() if reused else None,
         }
-        key = connection.execute(statements.ADD_TRIAL, row).inserted_primary_key
-        assert key is not None  # an insert of one row has a key
-        self._trial_ids[study_id, trial.number] = key[0]
-        _add_measurements(
-            connection, key[0], {**trial.known, **(origin.measurements if origin else {})}
-        )
+        key = self._trial_ids[study_id, trial.number] = writing.add(statements.ADD_TRIAL, row)
+        _add_measurements(writing, key, {**trial.known, **(origin.measurements if origin else {})})
+        if trial.begun_by:
+            _start_attempt(writing, key, trial.begun_by)
 
     def add_measurements(
         self, study_id: int, found: Mapping[int, Mapping[tuple[str, str], float]]
@@ -799,11 +796,9 @@ class Store:
         """Keep further measurements of trials, by number."""
         if not found:
             return
-        with self.transaction() as connection:
+        with self.writing() as writing:
             for number, measured in found.items():
-                _add_measurements(
-                    connection, self._trial_id(connection, study_id, number), measured
-                )
+                _add_measurements(writing, self._trial_id(writing, study_id, number), measured)
 
     @outlasting
     def start_attempt(self, study_id: int, number: int, *, owner: str, timed: bool = False) -> int:
@@ -821,26 +816,26 @@ class Store:
         Raises:
             LeaseTakenError: Another parent evaluates it, or has done so.
         """
-        with self.transaction() as connection:
-            trial_id = self._trial_id(connection, study_id, number)
+        with self.writing() as writing:
+            trial_id = self._trial_id(writing, study_id, number)
             if self.leases is not None:
-                self._take(connection, self.leases, trial_id, number, timed=timed)
-            row = {"trial": trial_id, "whose": owner, "moment": now()}
-            attempt = int(connection.execute(statements.START_ATTEMPT, row).scalar_one())
-            connection.execute(statements.CHANGE_TRIAL, {"trial": trial_id, "state": RUNNING})
+                self._take(writing, self.leases, trial_id, number, timed=timed)
+            attempt = _start_attempt(writing, trial_id, owner)
+            writing.execute(statements.CHANGE_TRIAL, {"trial": trial_id, "state": RUNNING})
         return attempt
 
     def _take(
-        self, connection: Connection, leases: Leases, trial_id: int, number: int, *, timed: bool
+        self, writing: Transaction, leases: Leases, trial_id: int, number: int, *, timed: bool
     ) -> None:
         """Take the lease of a trial, and end the attempt of a parent that has lost it."""
+        connection = writing.connection
         wanted = {"trial": trial_id}
         before = int(connection.execute(statements.COUNT_ATTEMPTS, wanted).scalar_one())
         leases.take_trial(connection, number, before + 1)
         state = select(tables.trials.c.state).where(tables.trials.c.id == trial_id)
         if not timed and connection.execute(state).scalar_one() in FINISHED:
             raise LeaseTakenError("it has ended")
-        self._end_attempt(connection, trial_id, LOST, LEASE_RAN_OUT, "", None)
+        self._end_attempt(writing, trial_id, LOST, LEASE_RAN_OUT, "", None)
 
     @outlasting
     def finish_trial(
@@ -866,9 +861,9 @@ class Store:
         Returns:
             The trial's key.
         """
-        with self.transaction() as connection:
-            trial_id = self._trial_id(connection, study_id, number)
-            if self.leases is not None and not self._give_up(connection, trial_id, number):
+        with self.writing() as writing:
+            trial_id = self._trial_id(writing, study_id, number)
+            if self.leases is not None and not self._give_up(writing.connection, trial_id, number):
                 return trial_id
             ended: dict[str, Any] = {
                 "trial": trial_id,
@@ -879,27 +874,27 @@ class Store:
             }
             if outcome.epochs:
                 ended["epochs"] = len(outcome.epochs)
-            connection.execute(statements.CHANGE_TRIAL, ended)
+            writing.execute(statements.CHANGE_TRIAL, ended)
             if outcome.epochs:
-                keep_curve(connection, trial_id, outcome.epochs)
+                keep_curve(writing, trial_id, outcome.epochs)
             _add_measurements(
-                connection, trial_id, {(s, m): value for s, m, value in outcome.measurements}
+                writing, trial_id, {(s, m): value for s, m, value in outcome.measurements}
             )
             if outcome.found is not None:
                 row = {"trial_id": trial_id, "architecture": dict(outcome.found)}
-                connection.execute(insert(tables.findings), [row])
+                writing.connection.execute(insert(tables.findings), [row])
             if outcome.answers:
-                keep_answers(connection, trial_id, outcome.answers)
+                keep_answers(writing.connection, trial_id, outcome.answers)
             if artefacts:
                 rows = [{"trial_id": trial_id, **artefact} for artefact in artefacts]
-                connection.execute(insert(tables.artefacts), rows)
+                writing.connection.execute(insert(tables.artefacts), rows)
             cause = outcome.cause or BY_ENDING.get(outcome.state, "")
             words = said(cause, outcome.error) if cause else outcome.error
             self._end_attempt(
-                connection, trial_id, outcome.state, words, outcome.traceback, provenance
+                writing, trial_id, outcome.state, words, outcome.traceback, provenance
             )
             if told is not None:
-                self._tell(connection, study_id, *told)
+                self._tell(writing, study_id, *told)
         return trial_id
 
     def _give_up(self, connection: Connection, trial_id: int, number: int) -> bool:
@@ -923,19 +918,19 @@ class Store:
         self, study_id: int, proposal: int, state: str, values: list[float] | None
     ) -> None:
         """Keep what the sampler is told of a proposal."""
-        with self.transaction() as connection:
-            self._tell(connection, study_id, proposal, state, values)
+        with self.writing() as writing:
+            self._tell(writing, study_id, proposal, state, values)
 
     def _tell(
         self,
-        connection: Connection,
+        writing: Transaction,
         study_id: int,
         proposal: int,
         state: str,
         values: list[float] | None,
     ) -> None:
         row = {"study": study_id, "proposal": proposal, "state": state, "objective_values": values}
-        connection.execute(statements.TELL_PROPOSAL, row)
+        writing.execute(statements.TELL_PROPOSAL, row)
 
     @outlasting
     def put_back(
@@ -960,27 +955,25 @@ class Store:
             traceback: What is known of where it was.
             finished: When the attempt ended; None: now.
         """
-        with self.transaction() as connection:
-            trial_id = self._trial_id(connection, study_id, number)
+        with self.writing() as writing:
+            trial_id = self._trial_id(writing, study_id, number)
             if self.leases is not None:
-                self.leases.give_up(connection, TRIAL, number)
-            connection.execute(statements.CHANGE_TRIAL, {"trial": trial_id, "state": state})
-            self._end_attempt(
-                connection, trial_id, ending, cause, traceback, None, finished=finished
-            )
+                self.leases.give_up(writing.connection, TRIAL, number)
+            writing.execute(statements.CHANGE_TRIAL, {"trial": trial_id, "state": state})
+            self._end_attempt(writing, trial_id, ending, cause, traceback, None, finished=finished)
 
-    def _trial_id(self, connection: Connection, study_id: int, number: int) -> int:
+    def _trial_id(self, writing: Transaction, study_id: int, number: int) -> int:
         """The key of a trial, which never changes."""
         known = self._trial_ids.get((study_id, number))
         if known is None:
             wanted = {"study": study_id, "wanted": number}
-            known = int(connection.execute(statements.FIND_TRIAL, wanted).scalar_one())
+            known = int(writing.execute(statements.FIND_TRIAL, wanted)[0][0])
             self._trial_ids[study_id, number] = known
         return known
 
     def _end_attempt(
         self,
-        connection: Connection,
+        writing: Transaction,
         trial_id: int,
         ending: str,
         cause: str,
@@ -989,7 +982,7 @@ class Store:
         *,
         finished: str | None = None,
     ) -> None:
-        digest = None if provenance is None else self._add_provenance(connection, provenance)
+        digest = None if provenance is None else self._add_provenance(writing, provenance)
         row = {
             "trial": trial_id,
             "finished": finished or now(),
@@ -998,13 +991,14 @@ class Store:
             "traceback": traceback,
             "provenance_digest": digest,
         }
-        connection.execute(statements.END_ATTEMPT, row)
+        writing.execute(statements.END_ATTEMPT, row)
 
-    def _add_provenance(self, connection: Connection, content: Mapping[str, Any]) -> str:
+    def _add_provenance(self, writing: Transaction, content: Mapping[str, Any]) -> str:
         digest = content_digest("p1", dict(content))
         if digest in self._known_provenance:
             return digest
         made = tables.provenance
+        connection = writing.connection
         if connection.execute(select(made.c.digest).where(made.c.digest == digest)).first() is None:
             add_missing(connection, made, [{"digest": digest, "content": dict(content)}])
         self._known_provenance.add(digest)
@@ -1027,15 +1021,31 @@ def _proposal_values(study_id: int, proposal: ProposalRow) -> dict[str, Any]:
     }
 
 
+def _candidate_values(candidate: Candidate, cost: Cost) -> dict[str, Any]:
+    return {
+        "digest": candidate.digest,
+        "architecture_digest": candidate.architecture_digest,
+        "architecture": candidate.architecture.content,
+        "training": candidate.training.content,
+        "data": candidate.data.content,
+        "baseline": candidate.is_baseline,
+        **cost.to_json(),
+    }
+
+
+def _start_attempt(writing: Transaction, trial_id: int, owner: str) -> int:
+    row = {"trial": trial_id, "whose": owner, "moment": now()}
+    return int(writing.execute(statements.START_ATTEMPT, row)[0][0])
+
+
 def _add_measurements(
-    connection: Connection, trial_id: int, found: Mapping[tuple[str, str], float]
+    writing: Transaction, trial_id: int, found: Mapping[tuple[str, str], float]
 ) -> None:
     rows = [
         {"trial_id": trial_id, "split": split, "metric": metric, "value": value}
         for (split, metric), value in found.items()
     ]
-    if rows:
-        connection.execute(statements.ADD_MEASUREMENTS, rows)
+    writing.execute_all(statements.ADD_MEASUREMENTS, rows)
 
 
 def is_success(trial: TrialRecord) -> bool:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from blocks.architecture import Architecture, content_digest
+from blocks.architecture import Architecture
+from blocks.plain import Settled, canonical_text, text_digest
 from spaces.training import Training
 
 DIGEST_VERSION = 1
@@ -43,6 +44,11 @@ class DataFacts:
         """The same with images of this height and width; None: as they are."""
         return replace(self, input_shape=(self.input_shape[0], *size)) if size else self
 
+    @cached_property
+    def content(self) -> Settled:
+        """The same as ``identity``, as data that is not to be changed."""
+        return Settled(self.identity())
+
     def identity(self) -> dict[str, Any]:
         """What of it enters a candidate's digest."""
         return {
@@ -70,12 +76,13 @@ class Candidate:
     @cached_property
     def digest(self) -> str:
         """Identity of network, training and data."""
-        content = {
-            "architecture": self.architecture.to_json(),
-            "training": self.training.identity(),
-            "data": self.data.identity(),
-        }
-        return content_digest(f"c{DIGEST_VERSION}", content)
+        # The canonical text of the three by their names, put together from what is known of it.
+        text = (
+            f'{{"architecture":{self.architecture.content.canonical},'
+            f'"data":{self.data.content.canonical},'
+            f'"training":{canonical_text(self.training.identity())}}}'
+        )
+        return text_digest(f"c{DIGEST_VERSION}", text)
 
     @property
     def is_baseline(self) -> bool:

@@ -32,6 +32,7 @@ from spaces.training import Training
 LISTED, DRAWN = 2000, 500  # candidates, where a few stand for a space
 ENUMERATION_LIMIT = 50_000
 Known = Callable[[str, Domain], OptionValue | None]
+Resolve = Callable[[Architecture, SiteTable], Architecture]
 OF_ATTENTION = ("attention_learning_rate",)  # training settings without a say where there is none
 
 
@@ -119,8 +120,8 @@ def propose(space: Space, choose: Choose, data: DataFacts) -> Proposal:
 
 def _label(space: Space, backbone: str, decisions: str, settings: Mapping[str, OptionValue]) -> str:
     """A label that says the backbone and how it is trained, each where the space has several."""
-    names = [name for name, domain in space.training.items() if not domain.is_fixed]
-    trained = ", ".join(_shown(name, settings[name]) for name in names if name in settings)
+    open_ones = (name for name in space.training if name not in space.fixed_training)
+    trained = ", ".join(_shown(name, settings[name]) for name in open_ones if name in settings)
     words = decisions if space.backbones.is_fixed else f"{backbone} {decisions}"
     return f"{words} [{trained}]" if trained else words
 
@@ -243,6 +244,14 @@ def _stage_prefixes(stages: str) -> tuple[str, ...]:
 def training_settings(space: Space, answers: Answers, *, attention: bool) -> dict[str, OptionValue]:
     """Ask for the training settings that matter; the rules' deciders before what they decide of."""
     matter = [name for name in space.training if attention or name not in OF_ATTENTION]
+    if space.rules.is_empty:  # nothing asks what the others are
+        fixed_ones = space.fixed_training
+        return {
+            name: fixed_ones[name]
+            if name in fixed_ones
+            else answers.ask_shared(f"{TRAINING}{name}", name, space.training[name])
+            for name in matter
+        }
     return {
         name: answers.ask_shared(f"{TRAINING}{name}", name, space.training[name])
         for name in space.rules.in_order(matter)
@@ -268,8 +277,13 @@ def sites_of(backbone: str, data: DataFacts) -> SiteTable:
     return site_table(backbone, data.input_shape, data.classes)
 
 
-def draw(proposal: Proposal, data: DataFacts) -> Candidate:
+def draw(proposal: Proposal, data: DataFacts, *, resolve: Resolve = resolve) -> Candidate:
     """The canonical candidate of a proposal.
+
+    Args:
+        proposal: The answers.
+        data: The data set.
+        resolve: Gives the canonical architecture; one that remembers is as good.
 
     Raises:
         SiteError: A block cannot stand at one of its sites, or the backbone has no such site.

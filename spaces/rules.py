@@ -181,6 +181,11 @@ class Rules:
     whens: Mapping[str, When] = field(default_factory=dict)
     forbidden: tuple[Rule, ...] = ()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are none."""
+        return not self.whens and not self.forbidden
+
     def narrowed(
         self, setting: str, domain: Domain, shared: Settings, decisions: Iterable[Settings]
     ) -> Domain:

@@ -6,14 +6,15 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from blocks import registry
-from blocks.architecture import content_digest
 from blocks.errors import BlockError, SpaceError, listing, suggestion
 from blocks.frequency import SINGLES, sorted_frequency
 from blocks.options import OptionValue
+from blocks.plain import content_digest
 from blocks.site import IN_BLOCK, STAGE, STANDARD, STEM
 from spaces.document import (
     CAP,
@@ -100,8 +101,17 @@ class AttentionSpace:
     per_unit: bool
     identity_start: Choice
 
-    def options(self, block: str) -> Iterator[tuple[str, Choice]]:
+    def options(self, block: str) -> tuple[tuple[str, Choice], ...]:
         """The options of a block that the space sets: (parameter's name, values)."""
+        if block not in self._options:
+            self._options[block] = tuple(self._options_of(block))
+        return self._options[block]
+
+    @cached_property
+    def _options(self) -> dict[str, tuple[tuple[str, Choice], ...]]:
+        return {}
+
+    def _options_of(self, block: str) -> Iterator[tuple[str, Choice]]:
         for name, choice in self.own.get(block, {}).items():
             yield f"{block}.{name}", choice
         if block != registry.NONE:
@@ -167,6 +177,11 @@ class Space:
         yaml = read_yaml(self.text)
         there = [one for one in keys if one in yaml.lines]
         return f"{self.source}:{yaml.line((*there, keys[-1])[0])}"
+
+    @cached_property
+    def fixed_training(self) -> dict[str, OptionValue]:
+        """The training settings with one value, and that."""
+        return {name: d.default for name, d in self.training.items() if d.is_fixed}
 
     @property
     def digest(self) -> str:

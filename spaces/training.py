@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from blocks.architecture import Architecture
+from blocks.plain import Settled
 
 NOTHING, NORMS, BACKBONE = "none", "norms", "backbone"
 FREEZES = (NOTHING, NORMS, BACKBONE)
@@ -131,9 +132,10 @@ class Training:
 
     def __post_init__(self) -> None:
         # One number has one spelling, 1 and 1.0 alike, or equal trainings had two digests.
-        for name, default in DEFAULTS.items():
-            kind: Any = type(default)
-            object.__setattr__(self, name, kind(getattr(self, name)))
+        given = vars(self)
+        for name, kind in KINDS:
+            if type(given[name]) is not kind:
+                object.__setattr__(self, name, kind(given[name]))
 
     def of(self, architecture: Architecture) -> Training:
         """The same without what has no say in the training of this network."""
@@ -151,6 +153,9 @@ class Training:
             off["final_learning_rate"] = 0.0
         if not self.weight_decay:
             off["decayed"] = ALL
+        given = vars(self)
+        if all(given[name] == value for name, value in off.items()):
+            return self
         return replace(self, **off)
 
     def to_json(self) -> dict[str, Any]:
@@ -158,12 +163,17 @@ class Training:
 
         What an earlier version stored is then equal to what this one gives.
         """
-        return dict(self._content)
+        return dict(self.content)
 
     @cached_property
-    def _content(self) -> dict[str, Any]:
-        content = {name: getattr(self, name) for name in DEFAULTS}
-        return {n: v for n, v in content.items() if n not in LATER or v != DEFAULTS[n]}
+    def content(self) -> Settled:
+        """The same, as data that is not to be changed."""
+        given = vars(self)
+        return Settled(
+            (name, given[name])
+            for name, default in DEFAULTS.items()
+            if name not in LATER or given[name] != default
+        )
 
     def identity(self) -> dict[str, Any]:
         """What of it enters the digest.
@@ -171,7 +181,7 @@ class Training:
         Settings that are off are left out: one that a later version adds, off by default, then
         leaves the digests of stored results as they were.
         """
-        content = {"optimizer": "sgd-nesterov", "schedule": "cosine"} | self.to_json()
+        content = {"optimizer": "sgd-nesterov", "schedule": "cosine"} | self.content
         if not self.label_smoothing:
             del content["label_smoothing"]
         return content
@@ -184,6 +194,7 @@ class Training:
 
 FIRST = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "label_smoothing")
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Training)}
+KINDS: list[tuple[str, Any]] = [(name, type(default)) for name, default in DEFAULTS.items()]
 LATER = frozenset(DEFAULTS) - set(FIRST)
 
 

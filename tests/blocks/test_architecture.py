@@ -11,7 +11,6 @@ from blocks.architecture import (
     Architecture,
     Placement,
     architecture_cost,
-    content_digest,
     label,
     resolve,
 )
@@ -494,14 +493,6 @@ def test_digests_are_the_ones_in_stored_results():
         backbone="resnet20-b",
     )
     assert second.digest == "a1-8b0a2794bb6ea9bfdedd9823600e9d3b"
-
-
-def test_content_digest_is_the_sha256_of_canonical_json():
-    # echo -n '{"a":1,"b":[true,null]}' | sha256sum
-    digest = "x1-1cc69c7fa23616ca2ec3ee70d24390a6"
-    assert content_digest("x1", {"b": [True, None], "a": 1}) == digest
-    with pytest.raises(ValueError, match="JSON compliant"):
-        content_digest("x1", {"a": float("nan")})
 
 
 # Labels ------------------------------------------------------------------------------------------

@@ -354,7 +354,7 @@ def test_a_transaction_that_failed_is_written_whole_the_second_time(opened, monk
     def fails_once(*arguments, **named):
         if not failed:
             failed.append(1)
-            connection = arguments[0]
+            connection = arguments[0].connection
             connection.exec_driver_sql("PRAGMA query_only = ON")
             try:
                 real(*arguments, **named)
