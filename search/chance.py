@@ -52,7 +52,7 @@ class Recycled:
             lazy._rng = state
 
         usual = LazyRandomState._set_rng
-        LazyRandomState._set_rng = give  # type: ignore[method-assign]
+        LazyRandomState._set_rng = give  # type: ignore[assignment,method-assign]
         try:
             yield
         finally:

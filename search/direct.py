@@ -162,10 +162,15 @@ class Prepared:
 
     def bound(self, values: Values) -> list[Any]:
         """The values in the text's order."""
-        return [
-            values.get(name, otherwise) if make is None else make(values.get(name, otherwise))
-            for name, make, otherwise in self.fields
-        ]
+        row = [values.get(name, otherwise) for name, _, otherwise in self.fields]
+        for index, make in self._made:
+            row[index] = make(row[index])
+        return row
+
+    @cached_property
+    def _made(self) -> list[tuple[int, Callable[[Any], Any]]]:
+        """Where a value is kept as something else."""
+        return [(index, make) for index, (_, make, _) in enumerate(self.fields) if make is not None]
 
 
 _KNOWN: dict[tuple[Statement, tuple[str, ...]], Prepared] = {}
@@ -197,4 +202,4 @@ def _processor(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
 
 def _text(value: Any) -> str:
     """Data as JSON; None is null there too, as SQLAlchemy keeps it."""
-    return value.text if isinstance(value, Settled) else json.dumps(value)
+    return value.text if type(value) is Settled else json.dumps(value)

@@ -406,15 +406,15 @@ class Study:
 
     def _add_new(self) -> bool:
         """Propose; where that came to nothing, only again for what has finished since."""
-        if not self.note:
-            added = self._add_proposal()
-            if self.note:
-                self._drawn_at = self._finished
-            return added
-        if self.plan.max_seeds <= self.plan.seeds or self._finished == self._drawn_at:
-            return False
-        self._drawn_at = self._finished
-        return self._add_proposal()
+        again = bool(self.note)
+        if again:
+            if self.plan.max_seeds <= self.plan.seeds or self._finished == self._drawn_at:
+                return False
+            self._drawn_at = self._finished
+        added = self._add_proposal()
+        if not (added or again):
+            self._drawn_at = self._finished
+        return added
 
     @property
     def _finished(self) -> int:

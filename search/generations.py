@@ -97,7 +97,7 @@ class TrialMemory(InMemoryStorage):
         else:
             mine = trial.distributions
             self._shared = {
-                n: d for n, d in self._shared.items() if (m := mine.get(n)) is d or m == d
+                n: m for n, d in self._shared.items() if (m := mine.get(n)) is d or (m and m == d)
             }
         for key, value in trial.system_attrs.items():
             if key.endswith(GENERATION):

@@ -31,7 +31,7 @@ from optuna.trial import FrozenTrial, TrialState
 from blocks.errors import StudyError, ToolError
 from blocks.options import OptionValue
 from blocks.plain import Settled
-from search.chance import Recycled
+from search.chance import Recycled, UniformSampler
 from search.enqueued import MARK
 from search.generations import TrialMemory
 from search.sampler_table import SAMPLERS, by_chance, sampler_row
@@ -222,12 +222,15 @@ class Proposer:
     ) -> None:
         """Give a proposal one setting, as Optuna's ``Trial.suggest_...`` would."""
         meant, sampler = self._meant(name, domain), self.study.sampler
+        trial.distributions[name] = meant
         if name in settled and _fits(domain, settled[name]):
             value = settled[name]
+        elif type(sampler) is UniformSampler:
+            trial.params[name] = sampler.value(meant)  # the very value that would come back
+            return
         else:
             value = sampler.sample_independent(self.study, trial, name, meant)
         trial.params[name] = meant.to_external_repr(meant.to_internal_repr(value))
-        trial.distributions[name] = meant
 
     def _meant(self, name: str, domain: Domain) -> BaseDistribution:
         """The distribution of a setting, made once."""
@@ -302,8 +305,10 @@ class Proposer:
     def _text(self, name: str, given: BaseDistribution) -> str:
         """A distribution as JSON; those of one parameter are equal but for a changed space."""
         known = self._texts.get(name)
-        if known is None or (known[0] is not given and known[0] != given):
-            known = self._texts[name] = (given, distribution_to_json(given))
+        if known is None or known[0] is not given:
+            same = known is not None and known[0] == given
+            text = known[1] if known and same else distribution_to_json(given)
+            known = self._texts[name] = (given, text)
         return known[1]
 
     def _settled(self, texts: dict[str, str]) -> Settled:
