@@ -113,4 +113,4 @@ def worker_provenance(
 
 def command_line() -> list[str]:
     """The command that was given, without the path of the program."""
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return [os.path.basename(sys.argv[0]), *sys.argv[1:]]
