@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeGuard
 
 from optuna.distributions import BaseDistribution
@@ -168,6 +169,7 @@ class Study:
         self.sharing = sharing or Alone(store)
         self.id = record.id
         self.objectives = record.objectives
+        self._checkpoints = f"{plan.artefacts.absolute()}/checkpoints/{plan.study}"
         self.owner = f"{platform.node()} pid {os.getpid()}"
         self.changed: Callable[[], None] = lambda: None
         self.screen = Screen(plan.space)
@@ -194,7 +196,6 @@ class Study:
             plan.keep_weights,
             shared=self.sharing.is_shared,
         )
-        self._checkpoints = f"{plan.artefacts.absolute()}/checkpoints/{plan.study}"
         self._begins = False  # whether a trial that is decided on is evaluated at once
         self._add_baselines()
         self._begins = not self.sharing.is_shared
@@ -337,7 +338,7 @@ class Study:
             latency=self.plan.latency and (trained or number not in self.timed),
             trained=trained,
             weights=self._weights(trial),
-            checkpoint=self._checkpoint(number),
+            checkpoint=str(self._checkpoint(number)),
             data_folder=self.plan.place.folder,
             data_size=self.plan.place.size,
             data_split=self.plan.place.split,
@@ -361,9 +362,9 @@ class Study:
             data_split=self.plan.place.split,
         )
 
-    def _checkpoint(self, number: int) -> str:
+    def _checkpoint(self, number: int) -> Path:
         """Where a trial's training keeps how far it has come."""
-        return f"{self._checkpoints}-{number}.pt"
+        return Path(f"{self._checkpoints}-{number}.pt")
 
     def _weights(self, trial: TrialRecord) -> str:
         """The file of trained weights that a trial starts from; empty where it needs none."""
@@ -902,8 +903,7 @@ class Study:
             self._note_mistake(trial, outcome)
         self.keeper.note(number, key, files)
         self._settle_weights()
-        with suppress(FileNotFoundError):
-            os.unlink(self._checkpoint(number))
+        self._checkpoint(number).unlink(missing_ok=True)
         self.running.discard(number)
         if outcome.found is not None:
             self._expect(number, outcome.found)
