@@ -7,7 +7,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from blocks.errors import SpaceError, StudyError
-from search import sampler_table
+from search import sampler_table, steady_tpe
 from search.datasets import load_data
 from search.plan import make_plan
 from search.sampler_table import sampler_row
@@ -85,6 +85,34 @@ RANGES = parse_space(
     "backbone: resnet20\nattention: {type: [none, se, fca], placement: [stem, stage]}\n"
     "training: {epochs: 1, learning_rate: {low: 0.01, high: 1, log: true}, momentum: [0.8, 0.9]}"
 )
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("space", [SPACE, RANGES], ids=["lists", "ranges"])
+def test_groups_of_settings_are_those_of_optunas_tpe(monkeypatch, space):
+    def theirs(seed):
+        return optuna.samplers.TPESampler(
+            n_startup_trials=10, multivariate=True, group=True, constant_liar=True, seed=seed
+        )
+
+    def run(made):  # two at a time; some are told as failed or as pruned
+        found, open_ones = [], []
+        for count in range(50):
+            number, proposal = made.ask()
+            found.append((dict(proposal.values), dict(made.notes(number).system_attributes)))
+            open_ones.append(number)
+            state = "failed" if count % 5 == 3 else "pruned" if count % 7 == 5 else "complete"
+            if len(open_ones) > 1:
+                first = open_ones.pop(count % 2)
+                made.tell(first, state, values_of(first) if state == "complete" else None)
+        return found
+
+    assert steady_tpe.IS_KNOWN
+    mine = run(proposer("tpe", space=space))
+    row = replace(SAMPLERS["tpe"], make=theirs)
+    monkeypatch.setitem(sampler_table.SAMPLERS, "tpe", row)
+    monkeypatch.setattr("search.samplers.TrialMemory", optuna.storages.InMemoryStorage)
+    assert run(proposer("tpe", space=space)) == mine
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
