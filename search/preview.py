@@ -24,6 +24,7 @@ from search.database import file_of, is_sqlite, shown
 from search.determinism import check_deterministic
 from search.devices import CPU
 from search.forecast import at_once, crowd_of, forecast, time_candidates
+from search.frequency_remarks import frequency_remarks
 from search.measured import remember
 from search.noise import noise_of
 from search.plan import StudyPlan, make_plan
@@ -247,6 +248,8 @@ class _Measured:
         self.sample = by_flops(list(everything.values()), MEASURED)
         self.bare = {candidate.digest for candidate in baselines(plan)}
         self.notes = [*plan.remarks, *cap_remarks(plan.space, plan.data)]
+        seen = (candidate for candidate, _ in everything.values())
+        self.notes += frequency_remarks(plan.space, seen)
         self.memory: dict[str, Any] | None = None
         self.forecast: dict[str, Any] | None = None
         self.allotment: dict[str, Any] | None = None
