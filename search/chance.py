@@ -8,6 +8,7 @@ is what that comes to; a test holds the two against each other.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,7 +30,8 @@ class Recycled:
     """Makes samplers from seeds, whose random states are used again.
 
     A seed sets such a state whole, in a fiftieth of the time that a new one takes to be made. A
-    sampler's are the next one's: it is not to be asked any more once there is another.
+    sampler's are the next one's: it is not to be asked any more once there is another. With an
+    Optuna that makes its states in another way, each sampler has new ones.
     """
 
     def __init__(self) -> None:
@@ -37,21 +39,27 @@ class Recycled:
 
     def made(self, make: Callable[[int], BaseSampler], seed: int) -> BaseSampler:
         """What ``make`` makes from a seed."""
+        if not hasattr(LazyRandomState, "_set_rng"):
+            return make(seed)
         with self._handed_out():
             return make(seed)
 
     @contextmanager
     def _handed_out(self) -> Iterator[None]:
         states = iter(self._states)
+        thread = threading.get_ident()
+        usual = LazyRandomState._set_rng
 
         def give(lazy: LazyRandomState) -> None:
+            if threading.get_ident() != thread:  # the mirror's samplers are their own
+                usual(lazy)
+                return
             state = next(states, None)
             if state is None:
                 state = np.random.RandomState()
                 self._states.append(state)
             lazy._rng = state
 
-        usual = LazyRandomState._set_rng
         LazyRandomState._set_rng = give  # type: ignore[assignment,method-assign]
         try:
             yield
