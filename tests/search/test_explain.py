@@ -199,9 +199,8 @@ def test_the_command_prints_json_alone(study, load, storage, monkeypatch, tmp_pa
 def ran(monkeypatch, storage, *flags, load=None):
     """``search run`` on the study that has ended, which trains nothing."""
     monkeypatch.setattr(module, "_kept", lambda study, storage: load)
-    result = StudyResult(
-        "tiny", storage, {"accuracy": "max"}, [SimpleNamespace(state="complete")], [0]
-    )
+    trial = SimpleNamespace(state="complete", origin=None)
+    result = StudyResult("tiny", storage, {"accuracy": "max"}, [trial], [0])
     monkeypatch.setattr("search.study.execute", lambda plan, watch: result)
     monkeypatch.setattr("search.show.front_table", lambda *a, **k: "")
     command = ["run", "--space", "tiny.yaml", "--study", "tiny", "--storage", storage]
