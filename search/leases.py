@@ -14,7 +14,7 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -181,6 +181,16 @@ class Leases:
         with self.engine.begin() as connection:
             rows = connection.execute(renewed.returning(row.kind, row.number)).all()
         self.lost |= self.evaluates - {number for kind, number in rows if kind == TRIAL}
+
+    def keep_only(self, numbers: Collection[int]) -> None:
+        """Give up the trials that it has and does not evaluate.
+
+        Where the answer to a commit was lost, a trial may have been taken that nobody began.
+        """
+        row = tables.leases.c
+        idle = self._mine() & (row.kind == TRIAL) & row.number.not_in(list(numbers))
+        with self.engine.begin() as connection:
+            connection.execute(delete(tables.leases).where(idle))
 
     def held_trials(self) -> set[int]:
         """Numbers of the trials that somebody evaluates."""

@@ -217,6 +217,7 @@ class Shared:
             stale, self._is_stale = self._is_stale, True
             if stale:
                 self.study.reload()
+                self.leases.keep_only(self.study.running)
             learn(self.study, self.leases, self.store)
             self.elsewhere = is_elsewhere(self.study)
             yield self.study

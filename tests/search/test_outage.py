@@ -205,6 +205,26 @@ def test_a_result_that_was_written_before_the_cut_is_not_taken_for_lost(armed, c
     check_whole(*stored(study), 6)
 
 
+def test_a_trial_that_was_taken_before_the_cut_is_begun_all_the_same(armed, cut, monkeypatch):
+    # Its lease is this parent's and is renewed with the others; nobody else could ever take it.
+    study, said = armed(trials=4)
+    real, answers = study.store.start_attempt, []
+
+    def unanswered(*args, **named):
+        answers.append(args[1])
+        key = real(*args, **named)
+        if len(answers) == 1:
+            cut()
+            raise OperationalError("COMMIT", {}, CodedError(None))
+        return key
+
+    monkeypatch.setattr(study.store, "start_attempt", unanswered)
+    assert drive(study) == 4
+    assert study.is_finished
+    assert len(said) == 2
+    check_whole(*stored(study), 4)
+
+
 def test_a_trial_that_another_took_over_during_the_cut_is_lost(armed, parents, cut, monkeypatch):
     study, _ = armed(trials=2)
     other = parents(trials=2)
