@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import optuna
+import sqlalchemy.orm  # noqa: F401 - else two threads import it at the same moment
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 NEEDED = "ATTENTION_SEARCH_NEEDS_POSTGRES"
-# Durability is PostgreSQL's business; here it only takes time.
-SETTINGS = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=60")
+# Power cuts are PostgreSQL's business; what was committed outlives its processes as it is.
+SETTINGS = ("fsync=off", "full_page_writes=off", "max_connections=60")
 
 
 def programs():
