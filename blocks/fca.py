@@ -42,6 +42,15 @@ LARGE_MAP = 2**25  # bytes, more than caches hold: then the product is made in p
 PIECE = 2**20
 
 
+def _constant(method: Any) -> Any:
+    """Mark a method whose result the compiler is to take as it is, not to make at every step.
+
+    As ``torch.compiler.assume_constant_result`` does, which imports all of the compiler for it.
+    """
+    method._dynamo_marked_constant = True
+    return method
+
+
 def dct_basis(index: int, size: int) -> Tensor:
     """One orthonormal DCT-II basis vector, shape (size,), float64."""
     positions = torch.arange(size, dtype=torch.float64) + 0.5
@@ -145,7 +154,7 @@ class FrequencyChannelAttention(nn.Module):
         kept: tuple[Tensor, ...] = self._kept_for(size, like_BCHW.device, like_BCHW.dtype)
         return kept
 
-    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator] # or a compiled block would make them at every step
+    @_constant
     def _kept_for(
         self, size: tuple[int, int], device: torch.device, dtype: torch.dtype
     ) -> tuple[Tensor, ...]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from blocks.backbone import site_table
+
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "blocks": {"blocks"},
@@ -82,6 +84,24 @@ def test_a_worker_loads_no_database_and_no_scikit_learn():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_trial_as_it_is_by_default_loads_neither_timm_nor_the_compiler():
+    site_table("resnet20", (1, 14, 14), 10)  # kept on disk: tracing a network asks for the compiler
+    code = """
+import sys, torch
+from search.outcome import Assignment
+from search.trial import evaluate_candidate
+from spaces.training import Training
+fca = {"block": "fca", "site": "in-block", "options": {"frequency": "top2", "reduction": 16}}
+network = {"backbone": "resnet20", "input_size": [14, 14], "placements": [fca]}
+trial = Assignment(0, 1, "fca", network, Training(epochs=1).to_json(), "digits", 0)
+device = torch.device("cpu")
+print(evaluate_candidate(trial, device=device, goes_on=lambda result: True).state)
+print(sorted({"torch._dynamo", "torchvision", "timm"} & set(sys.modules)))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines() == ["complete", "[]"]
 
 
 @pytest.mark.parametrize("folder", sorted(MAY_IMPORT))

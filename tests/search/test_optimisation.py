@@ -2,10 +2,11 @@ import math
 
 import pytest
 import torch
-from timm.optim import get_optimizer_info, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+from timm.scheduler import CosineLRScheduler
 from torch import nn
 
-from search.optimisation import FUSED, make_optimiser, make_schedule
+from search.optimisation import FUSED, Cosine, make_optimiser, make_schedule
 from spaces.training import OPTIMIZERS, SCHEDULES, Training
 
 
@@ -34,10 +35,36 @@ def test_every_optimiser_lowers_the_loss_and_reads_the_momentum_it_says(name):
     assert losses[-1] < losses[0]
 
 
-def test_torch_optimisers_are_fused():
-    for name in FUSED:
-        optimiser = make_optimiser(network(), Training(optimizer=name))
-        assert optimiser.defaults["fused"] is True
+@pytest.mark.parametrize("name", FUSED)
+def test_torch_optimisers_are_fused_and_what_timm_makes_of_the_name(name):
+    training = Training(optimizer=name, learning_rate=0.03, weight_decay=2e-4, momentum=0.8)
+    more = {"momentum": 0.8} if OPTIMIZERS[name] else {}
+    optimiser = make_optimiser(network(), training)
+    timms = create_optimizer_v2(
+        list(network().parameters()), opt=name, lr=0.03, weight_decay=2e-4, **more, fused=True
+    )
+    assert type(optimiser) is type(timms)
+    assert optimiser.defaults == timms.defaults
+    assert optimiser.defaults["fused"] is True
+
+
+@pytest.mark.parametrize("warm", [0, 1, 7])
+@pytest.mark.parametrize("lowest", [0.0, 0.003])
+def test_the_cosine_is_timms_to_the_last_bit(warm, lowest):
+    def optimiser():
+        first, second = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+        return torch.optim.SGD([{"params": [first]}, {"params": [second], "lr": 0.07}], lr=0.31)
+
+    ours, theirs = optimiser(), optimiser()
+    schedule = Cosine(ours, warm=warm, rest=41, lowest=lowest)
+    timms = CosineLRScheduler(
+        theirs, 41, lr_min=lowest, warmup_t=warm, warmup_prefix=True, t_in_epochs=False
+    )
+    assert ours.state_dict() == theirs.state_dict()
+    for step in (0, 5, *range(60)):
+        schedule.step_update(step)
+        timms.step_update(step)
+        assert ours.state_dict() == theirs.state_dict()
 
 
 def rates(steps, **settings):
