@@ -16,7 +16,7 @@ from typing import Any
 
 from reports import wording
 from reports.findings import LATENCY, Findings
-from search.store import TrialRecord
+from search.records import TrialRecord
 
 SIZES = {"narrow": (400, 430), "medium": (720, 470), "wide": (1120, 520)}
 SCALES = ("linear", "log")

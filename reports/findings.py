@@ -18,7 +18,7 @@ from reports import wording
 from reports.records import Baseline, StudyRecords
 from search.front import front_means, non_dominated
 from search.outcome import DIVERGED, FAILED, PRUNED, RUNNING, WAITING
-from search.store import TrialRecord
+from search.records import TrialRecord
 
 Z95 = 1.96
 COSTS_SHOWN = ("flops", "macs", "params")

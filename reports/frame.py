@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports.records import StudyRecords, read_records
 from search.database import DEFAULT_STORAGE
-from search.store import TrialRecord
+from search.records import TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd

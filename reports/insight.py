@@ -13,7 +13,7 @@ from reports.insight_figures import Line, map_picture, overlaid, specificity_cha
 from reports.records import StudyRecords
 from search.insight.pairs import by_pair
 from search.insight.store import FREQUENCY, GATES, GRADCAM, MAPS, Insight
-from search.store import TrialRecord
+from search.records import TrialRecord
 
 TRIALS_AT_MOST, IMAGES_AT_MOST = 8, 8  # 72 pictures of 64 x 64: less than a megabyte
 LINES_AT_MOST, ROWS_AT_MOST, GROUPS_AT_MOST = 12, 120, 6

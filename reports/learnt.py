@@ -8,7 +8,7 @@ from reports import wording
 from reports.figures import marker_icon
 from reports.findings import Findings
 from search.learnt import Learnt
-from search.store import TrialRecord
+from search.records import TrialRecord
 
 
 def learnt_section(findings: Findings) -> list[dict[str, Any]]:

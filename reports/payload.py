@@ -21,7 +21,7 @@ from reports.figures import finite_accuracies, marker_table
 from reports.findings import Findings
 from reports.records import StudyRecords
 from search.outcome import STATES
-from search.store import TrialRecord
+from search.records import TrialRecord
 
 CURVES_AT_MOST = 400
 WHOLE_DIGESTS_UP_TO = 2_000

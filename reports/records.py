@@ -18,13 +18,9 @@ from search.front import front_numbers
 from search.insight.store import Insight, read_insights
 from search.learnt import Learnt, learnt_by_trials
 from search.outcome import EpochResult
-from search.store import (
+from search.reading import (
     AttemptRecord,
-    ProposalRow,
     RejectedRecord,
-    StudyRecord,
-    TrialRecord,
-    is_success,
     read_attempts,
     read_curves,
     read_findings,
@@ -33,6 +29,7 @@ from search.store import (
     read_study,
     read_trials,
 )
+from search.records import ProposalRow, StudyRecord, TrialRecord, is_success
 
 MIXED = "mixed"
 NONE = registry.NONE

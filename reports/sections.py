@@ -15,7 +15,7 @@ from reports.findings import COSTS_SHOWN, Contender, Findings
 from reports.payload import LONGEST_TRACEBACK, digest_shown
 from reports.records import StudyRecords
 from search.outcome import COMPLETE, DIVERGED, FAILED, FINISHED, REJECTED, RUNNING, WAITING
-from search.store import ACCEPTED, IMPOSSIBLE, OVER_CAP, REPEATED, TrialRecord
+from search.records import ACCEPTED, IMPOSSIBLE, OVER_CAP, REPEATED, TrialRecord
 from spaces.metrics import METRICS, SPEED
 
 FRONT_ROWS_AT_MOST = 200

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, inspect
 from search import tables
 from search.leases import is_shareable, living_parents
 from search.outcome import RUNNING
-from search.store import StudyRecord
+from search.records import StudyRecord
 
 CUT_OFF = "cut off"
 

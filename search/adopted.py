@@ -13,7 +13,8 @@ from sqlalchemy import delete, update
 
 from search import tables
 from search.outcome import REUSED, WAITING
-from search.store import Store, TrialRecord, now
+from search.records import TrialRecord, now
+from search.store import Store
 
 if TYPE_CHECKING:
     from search.engine import Study

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from blocks.errors import SiteError
-from search.store import StudyRecord
+from search.records import StudyRecord
 from spaces.candidate import DataFacts
 from spaces.document import AUTO
 from spaces.document import SAMPLERS as NAMES

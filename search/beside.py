@@ -21,7 +21,7 @@ from blocks.site import IN_BLOCK, STEM
 from search import output
 from search.datasets import FOLDER
 from search.outcome import SUCCEEDED
-from search.store import StudyRecord, TrialRecord
+from search.records import StudyRecord, TrialRecord
 from spaces.candidate import DataFacts
 from spaces.drawing import OF_ATTENTION, sites_of
 from spaces.published_figures import FIGURES, IMAGENET, UNREAD, PublishedFigure, UnreadTable

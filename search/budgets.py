@@ -16,7 +16,7 @@ from blocks.errors import StudyError
 from search.front import objective_values
 from search.outcome import FINISHED, SUCCEEDED
 from search.output import duration
-from search.store import TrialRecord
+from search.records import TrialRecord
 from spaces.duration import duration_text, read_duration
 
 NO_BUDGET = "none"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from blocks.architecture import Architecture
-from search.store import TrialRecord
+from search.records import TrialRecord
 from spaces.candidate import DataFacts
 from spaces.caps import cap_of
 from spaces.space import Constraint

@@ -24,8 +24,9 @@ from search.joined_runs import add_runs, last_heard, runs_here, runs_there
 from search.joining import Brought, Joining
 from search.outcome import FINISHED, LOST, RUNNING, SUCCEEDED, WAITING
 from search.provenance import checksum
+from search.reading import trials_within
+from search.records import OPEN, REPLICATED, TrialRecord, now
 from search.source import Row, Source, chunks
-from search.store import OPEN, REPLICATED, TrialRecord, now, trials_within
 from search.verdict import candidate_verdict
 
 CUT_OFF = said(PARENT_ENDED, "it was being evaluated when its study was merged")

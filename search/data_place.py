@@ -13,7 +13,7 @@ from search.data import Data
 from search.database import open_for_reading
 from search.datasets import FOLDER, download, load_data
 from search.kept_split import StoredSplit, read_split
-from search.store import StudyRecord
+from search.records import StudyRecord
 from spaces.candidate import DataFacts
 from spaces.space import Space
 

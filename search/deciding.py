@@ -11,10 +11,7 @@ from blocks.formulas import Cost
 from search.enqueued import Given, is_settled, words
 from search.keeping import KeepingStudy
 from search.outcome import FAILED, FINISHED
-from search.repeats import is_worth_repeating
-from search.sampler_table import MAX_DRAWS
-from search.samplers import proposal_seed
-from search.store import (
+from search.records import (
     ACCEPTED,
     IMPOSSIBLE,
     OPEN,
@@ -24,6 +21,9 @@ from search.store import (
     ProposalRow,
     TrialRecord,
 )
+from search.repeats import is_worth_repeating
+from search.sampler_table import MAX_DRAWS
+from search.samplers import proposal_seed
 from spaces.candidate import Candidate
 from spaces.drawing import (
     Proposal,

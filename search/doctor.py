@@ -16,7 +16,7 @@ from search.mounts import names_warning, network_warning
 from search.packages import name_clashes
 from search.provenance import cpu_name, versions
 from search.published import compare
-from search.store import read_studies
+from search.reading import read_studies
 
 OK, WARNING, BROKEN = "ok", "warning", "broken"
 READ_BYTES = 256 * 1024**2

@@ -49,11 +49,12 @@ from search.outcome import (
 from search.plan import StudyPlan
 from search.proposed import proposal_counts, proposal_words
 from search.provenance import command_line
+from search.records import StudyRecord, TrialRecord, now
 from search.result import StudyResult
 from search.samplers import mirrored_distributions
 from search.screen import rejected_words
 from search.sharing import Alone, Shared
-from search.store import Store, StudyRecord, TrialRecord, now
+from search.store import Store
 from search.trial_records import is_trained, state_at_rest
 from search.watch import Silent, Watch
 from spaces.candidate import Candidate

@@ -16,7 +16,7 @@ from typing import Any
 from blocks.errors import BlockError, SiteError, StudyError, listing, suggestion
 from blocks.frequency import sorted_frequency
 from blocks.options import OptionValue
-from search.store import ProposalRow
+from search.records import ProposalRow
 from spaces.candidate import DataFacts
 from spaces.document import YamlRefusal, read_yaml
 from spaces.drawing import Proposal, baseline_candidates, draw, propose

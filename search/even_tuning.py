@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from search.store import StudyRecord, TrialRecord
+from search.records import StudyRecord, TrialRecord
 from spaces.candidate import Candidate, DataFacts
 from spaces.drawing import OF_ATTENTION, is_plain_allowed, plain_candidate
 from spaces.space import Space

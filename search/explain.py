@@ -22,8 +22,9 @@ from search.front import front_numbers
 from search.insight.choosing import chosen_images, parse_images
 from search.insight.examine import Gazed, gaze, survey
 from search.insight.store import GRADCAM, Insight, write_insights
+from search.reading import read_study, read_trials
+from search.records import StudyRecord, TrialRecord, is_success
 from search.splits import SPLITS
-from search.store import StudyRecord, TrialRecord, is_success, read_study, read_trials
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from search.store import TrialRecord, is_success
+from search.records import TrialRecord, is_success
 
 
 def objective_values(trial: TrialRecord, objectives: Mapping[str, str]) -> list[float] | None:

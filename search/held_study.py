@@ -17,22 +17,13 @@ from search.even_tuning import EvenTuning
 from search.failures import PARENT_ENDED, said
 from search.outcome import FINISHED, LOST, RUNNING, SUCCEEDED, WAITING
 from search.plan import StudyPlan
+from search.reading import find_study, read_findings, read_proposals, read_trials
+from search.records import OPEN, OVER_CAP, REPLICATED, StudyRecord, TrialRecord
 from search.samplers import Proposer
 from search.screen import Screen
 from search.sharing import Alone, Shared
 from search.spending import Meter
-from search.store import (
-    OPEN,
-    OVER_CAP,
-    REPLICATED,
-    Store,
-    StudyRecord,
-    TrialRecord,
-    find_study,
-    read_findings,
-    read_proposals,
-    read_trials,
-)
+from search.store import Store
 from search.trial_records import state_at_rest
 from spaces.candidate import Candidate
 from spaces.caps import memory_of, still_stands

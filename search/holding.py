@@ -17,7 +17,8 @@ from sqlalchemy.engine import URL
 from blocks.errors import StudyError, listing
 from search.database import artefacts_of, file_of, is_sqlite
 from search.leases import is_shareable, living_parents, one_at_a_time
-from search.store import Store, find_study
+from search.reading import find_study
+from search.store import Store
 
 CHANGING_SECONDS = 3600.0
 NEW_NAME = ", stop it, or name a new study (--study NAME)"

@@ -15,26 +15,10 @@ from sqlalchemy.engine import URL
 from blocks.errors import StudyError
 from search import tables
 from search.database import shown
-from search.outcome import (
-    COMPLETE,
-    DIVERGED,
-    FINISHED,
-    PRUNED,
-    REUSED,
-    RUNNING,
-    SUCCEEDED,
-    WAITING,
-)
+from search.outcome import COMPLETE, DIVERGED, FINISHED, PRUNED, REUSED, RUNNING, SUCCEEDED, WAITING
+from search.reading import find_study, read_proposals, read_trials
+from search.records import OVER_CAP, ProposalRow, StudyRecord, TrialRecord
 from search.source import Row, Source
-from search.store import (
-    OVER_CAP,
-    ProposalRow,
-    StudyRecord,
-    TrialRecord,
-    find_study,
-    read_proposals,
-    read_trials,
-)
 from spaces.space import differences
 
 RESULTS = (COMPLETE, REUSED, PRUNED, DIVERGED)  # a failure is left for the target to try itself

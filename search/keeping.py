@@ -10,7 +10,8 @@ from blocks.formulas import Cost
 from search.held_study import HeldStudy
 from search.outcome import REUSED
 from search.provenance import cpu_name
-from search.store import NewTrial, ProposalRow, TrialRecord, now, read_findings
+from search.reading import read_findings
+from search.records import NewTrial, ProposalRow, TrialRecord, now
 from search.trial_records import among, known_costs, record_of, same_values
 from search.verdict import candidate_verdict
 from spaces.candidate import Candidate

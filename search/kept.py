@@ -20,16 +20,12 @@ from sqlalchemy.engine import URL
 
 from blocks.errors import CheckpointError
 from search import tables
-from search.database import (
-    DEFAULT_STORAGE,
-    artefacts_of,
-    home_of,
-    open_for_reading,
-    storage_url,
-)
+from search.database import DEFAULT_STORAGE, artefacts_of, home_of, open_for_reading, storage_url
 from search.outcome import Outcome
 from search.provenance import checksum
-from search.store import Store, TrialRecord, find_trial, read_study
+from search.reading import find_trial, read_study
+from search.records import TrialRecord
+from search.store import Store
 from spaces.document import FRONT, NONE
 
 if TYPE_CHECKING:

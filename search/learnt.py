@@ -14,7 +14,8 @@ from sqlalchemy import Engine
 
 from blocks.errors import BlockError
 from blocks.frequency import frequency_name
-from search.store import TrialRecord, read_findings, read_trials
+from search.reading import read_findings, read_trials
+from search.records import TrialRecord
 
 Placements = Sequence[Mapping[str, Any]]
 FREQUENCY = "frequency"

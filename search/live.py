@@ -20,8 +20,8 @@ from search.even_tuning import WORDS as TUNED
 from search.front import front_numbers
 from search.outcome import FINISHED, RUNNING, EpochResult
 from search.plan import StudyPlan
+from search.records import TrialRecord
 from search.show import front_table
-from search.store import TrialRecord
 
 FRONT_ROWS = 8
 KEEPING = {

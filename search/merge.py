@@ -28,8 +28,10 @@ from search.database import (
 )
 from search.holding import held_from_all
 from search.joining import Joining, plan_joining
+from search.reading import read_study, read_trials
+from search.records import TrialRecord
 from search.source import Row, Source, open_source, refuse_itself, source_url
-from search.store import Store, TrialRecord, read_study, read_trials
+from search.store import Store
 from spaces.candidate import DataFacts
 from spaces.document import NAME
 from spaces.space import Constraint

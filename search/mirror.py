@@ -24,8 +24,8 @@ from search.front import objective_values
 from search.mirror_rows import add_trials, are_known
 from search.outcome import COMPLETE, DIVERGED, FAILED, FINISHED, PRUNED, REUSED
 from search.postgres import patience_of
+from search.records import TrialRecord
 from search.samplers import directions
-from search.store import TrialRecord
 
 EVERY_SECONDS = 2.0
 LAST_TRIES = 2  # at exit: a connection that the server has closed is noticed by the first

@@ -10,7 +10,8 @@ from typing import Any
 
 from search.database import open_if_there
 from search.plan import StudyPlan
-from search.store import StudyRecord, TrialRecord, read_studies, read_trials
+from search.reading import read_studies, read_trials
+from search.records import StudyRecord, TrialRecord
 
 STORED, ASSUMED = "stored", "assumed"
 SEED_SD = 0.005  # of one accuracy between seeds, beside the binomial error

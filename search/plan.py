@@ -15,19 +15,15 @@ from search.auto import choose_sampler
 from search.budgets import Budgets, read_budgets, stored_budgets
 from search.convergence import check_target
 from search.data_place import DataPlace, settle_data
-from search.database import (
-    DEFAULT_STORAGE,
-    artefacts_of,
-    open_if_there,
-    storage_url,
-)
+from search.database import DEFAULT_STORAGE, artefacts_of, open_if_there, storage_url
 from search.datasets import names
 from search.devices import CUDA, settle_gpus, usable_cores
 from search.enqueued import Given, settle_given
 from search.even_tuning import KEY, searched_settings, tunes_baseline
 from search.include import include
+from search.reading import read_studies
+from search.records import StudyRecord
 from search.starting import Start, read_starts
-from search.store import StudyRecord, read_studies
 from spaces.candidate import DataFacts
 from spaces.document import AUTO as AUTO_SAMPLER
 from spaces.document import KEEP_WEIGHTS, NAME

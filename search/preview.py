@@ -29,9 +29,9 @@ from search.measured import remember
 from search.noise import noise_of
 from search.plan import StudyPlan, make_plan
 from search.possible import baselines, possible, runnable, trials_left
+from search.records import TrialRecord
 from search.rehearsal import first_trials
 from search.standing import Standing, results_elsewhere, standing
-from search.store import TrialRecord
 from search.taken_over import Pair, TakenOver, taken_over
 from spaces.candidate import Candidate
 from spaces.census import Census, take_census

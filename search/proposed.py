@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from sqlalchemy import Engine, func, select
 
 from search import tables
-from search.store import ACCEPTED, IMPOSSIBLE, OVER_CAP, REPEATED, REPLICATED
+from search.records import ACCEPTED, IMPOSSIBLE, OVER_CAP, REPEATED, REPLICATED
 
 # Verdict -> (key of the data, words for people).
 MEANINGS = {

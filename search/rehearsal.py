@@ -24,7 +24,9 @@ from search.database import open_if_there
 from search.engine import Study
 from search.outcome import COMPLETE, FINISHED, EpochResult, Outcome
 from search.plan import StudyPlan
-from search.store import Store, TrialRecord, read_studies, read_trials
+from search.reading import read_studies, read_trials
+from search.records import TrialRecord
+from search.store import Store
 from search.study import open_study
 from spaces.metrics import COST, METRICS
 

@@ -15,7 +15,7 @@ from statistics import fmean
 
 from search.front import non_dominated, objective_values
 from search.outcome import SUCCEEDED
-from search.store import TrialRecord
+from search.records import TrialRecord
 from spaces.metrics import METRICS
 
 LEVEL = 0.95

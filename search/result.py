@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from search.outcome import SUCCEEDED
-from search.store import TrialRecord
+from search.records import TrialRecord
 
 
 @dataclass(frozen=True)

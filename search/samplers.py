@@ -34,8 +34,8 @@ from blocks.plain import Settled
 from search.chance import Recycled, UniformSampler
 from search.enqueued import MARK
 from search.generations import TrialMemory
+from search.records import ProposalRow
 from search.sampler_table import SAMPLERS, by_chance, sampler_row
-from search.store import ProposalRow
 from spaces.candidate import DataFacts
 from spaces.drawing import Proposal, propose
 from spaces.flat import flat_domains

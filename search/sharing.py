@@ -33,16 +33,9 @@ from search.leases import (
     one_at_a_time,
 )
 from search.outcome import FINISHED, RUNNING, SUCCEEDED, WAITING
-from search.store import (
-    OPEN,
-    OVER_CAP,
-    REPLICATED,
-    Store,
-    TrialRecord,
-    proposals_where,
-    read_findings,
-    trials_where,
-)
+from search.reading import proposals_where, read_findings, trials_where
+from search.records import OPEN, OVER_CAP, REPLICATED, TrialRecord
+from search.store import Store
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

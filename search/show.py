@@ -23,10 +23,8 @@ from search.kept import KeptFile, kept_data, kept_words, read_kept, size_words
 from search.learnt import learnt_data
 from search.outcome import DIVERGED, FAILED, REJECTED
 from search.proposed import proposal_counts
-from search.store import (
+from search.reading import (
     RejectedRecord,
-    StudyRecord,
-    TrialRecord,
     find_trial,
     read_attempts,
     read_curves,
@@ -35,6 +33,7 @@ from search.store import (
     read_study,
     read_trials,
 )
+from search.records import StudyRecord, TrialRecord
 from spaces.metrics import MEMORY
 
 RECORDED = (

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from sqlalchemy import Engine, insert, inspect, select, update
 
 from search import tables
-from search.store import Store, now
+from search.records import now
+from search.store import Store
 
 BEAT_SECONDS = 10.0
 OLD_CUT = "the parent process ended"  # earlier versions ended such attempts at the next start

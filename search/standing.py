@@ -19,7 +19,8 @@ from search import tables
 from search.database import open_for_reading, open_if_there
 from search.outcome import COMPLETE, FINISHED
 from search.plan import StudyPlan, stored_study
-from search.store import TrialRecord, read_trials
+from search.reading import read_trials
+from search.records import TrialRecord
 from search.study import changes_of
 from search.taken_over import Pair
 from spaces.candidate import Candidate

@@ -9,14 +9,7 @@ from typing import Any
 
 from blocks.errors import StudyError, listing
 from search.concurrency import settled
-from search.database import (
-    checkpoint,
-    explained,
-    file_of,
-    is_sqlite,
-    open_for_writing,
-    shown,
-)
+from search.database import checkpoint, explained, file_of, is_sqlite, open_for_writing, shown
 from search.determinism import check_deterministic
 from search.engine import Study, StudyResult
 from search.faults import ending_cleanly
@@ -28,8 +21,10 @@ from search.mirror import Mirror
 from search.mounts import names_warning, network_warning
 from search.outcome import RUNNING
 from search.plan import StudyPlan, make_plan
+from search.reading import find_study, read_trials
+from search.records import StudyRecord, now
 from search.sharing import Alone, Shared, sharing_of
-from search.store import Store, StudyRecord, find_study, now, read_trials
+from search.store import Store
 from search.watch import Silent, Watch
 from spaces.space import Space, differences
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from blocks.formulas import Cost
 from search.outcome import COMPLETE, REUSED, WAITING
-from search.store import NewTrial, TrialRecord, now
+from search.records import NewTrial, TrialRecord, now
 from spaces.candidate import Candidate
 from spaces.metrics import COST
 

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from search.front import objective_values
 from search.outcome import COMPLETE, FAILED, FINISHED, PRUNED, SUCCEEDED
-from search.store import TrialRecord
+from search.records import TrialRecord
 
 
 def candidate_verdict(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from search.outcome import EpochResult
-from search.store import TrialRecord
+from search.records import TrialRecord
 
 if TYPE_CHECKING:
     from search.engine import Study

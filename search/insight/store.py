@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, delete, insert, inspect, select
 
 from search import tables
-from search.store import now
+from search.records import now
 
 GRADCAM, GATES, FREQUENCY, MAPS = "gradcam", "gates", "frequency", "maps"
 KINDS = (GRADCAM, GATES, FREQUENCY, MAPS)

@@ -9,7 +9,9 @@ from blocks.architecture import Architecture, Placement
 from blocks.formulas import Cost
 from search.database import checkpoint, open_for_writing, storage_url
 from search.outcome import EpochResult, Outcome
-from search.store import NewTrial, ProposalRow, Store, read_study, read_trials
+from search.reading import read_study, read_trials
+from search.records import NewTrial, ProposalRow
+from search.store import Store
 from spaces.candidate import Candidate, DataFacts
 from spaces.space import parse_space
 from spaces.training import Training

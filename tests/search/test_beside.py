@@ -24,7 +24,9 @@ from search.beside import (
 from search.cli import app
 from search.database import open_for_reading, open_for_writing, storage_url
 from search.outcome import EpochResult, Outcome
-from search.store import NewTrial, Store, read_study, read_trials
+from search.reading import read_study, read_trials
+from search.records import NewTrial
+from search.store import Store
 from spaces.candidate import DataFacts
 from spaces.drawing import distinct_candidates, sites_of
 from spaces.space import make_space

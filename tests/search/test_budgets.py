@@ -18,6 +18,7 @@ from search.budgets import (
     read_budgets,
     stored_budgets,
 )
+from search.reading import read_attempts, read_trials
 from search.spending import (
     Meter,
     Run,
@@ -27,7 +28,6 @@ from search.spending import (
     running_seconds,
     wall_seconds,
 )
-from search.store import read_attempts, read_trials
 from spaces.duration import duration_text, read_duration
 
 SMALL = """

@@ -8,14 +8,8 @@ from sqlalchemy import insert, text, update
 
 from blocks.errors import StudyError
 from search import tables
-from search.database import (
-    checkpoint,
-    open_for_reading,
-    open_for_writing,
-    shown,
-    storage_url,
-)
-from search.store import read_studies, read_study, read_trials
+from search.database import checkpoint, open_for_reading, open_for_writing, shown, storage_url
+from search.reading import read_studies, read_study, read_trials
 
 OPTUNAS = {
     "studies", "trials", "version_info", "alembic_version", "study_directions",

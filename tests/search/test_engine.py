@@ -9,15 +9,9 @@ from blocks.architecture import Architecture, Placement, resolve
 from blocks.backbone import site_table
 from blocks.errors import SpaceError, StudyError
 from search.outcome import Outcome
+from search.reading import read_attempts, read_curves, read_findings, read_proposals, read_trials
 from search.samplers import SAMPLERS
 from search.show import reused_words, study_data, trials_table
-from search.store import (
-    read_attempts,
-    read_curves,
-    read_findings,
-    read_proposals,
-    read_trials,
-)
 
 SMALL = """
 backbone: resnet20

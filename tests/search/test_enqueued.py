@@ -3,7 +3,7 @@ from instant import drive
 
 from blocks.errors import SpaceError, StudyError
 from search.enqueued import read_given, words
-from search.store import read_proposals, read_rejected
+from search.reading import read_proposals, read_rejected
 
 SPACE = """
 backbone: resnet20

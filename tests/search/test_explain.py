@@ -23,7 +23,7 @@ from search.insight.panel import check_output, write_panel
 from search.insight.placed import placed_blocks
 from search.insight.store import read_insights
 from search.output import results
-from search.store import read_study, read_trials
+from search.reading import read_study, read_trials
 
 SPACE = """\
 backbone: resnet20

@@ -22,7 +22,7 @@ from search.failures import (
     signature,
 )
 from search.outcome import FAILED, FINISHED, MOST_ERROR, WAITING, Outcome, storable
-from search.store import read_attempts, read_curves, read_proposals, read_trials
+from search.reading import read_attempts, read_curves, read_proposals, read_trials
 
 TRACEBACK = """Traceback (most recent call last):
   File "/venv/lib/python3.11/site-packages/search/trial.py", line 135, in evaluate_candidate

@@ -21,7 +21,7 @@ from search.faults import Outlast, fault_of
 from search.kept import KeptFile
 from search.mounts import NETWORK, file_system, network_warning
 from search.plan import make_plan
-from search.store import read_study, read_trials
+from search.reading import read_study, read_trials
 from search.study import execute
 from search.watch import Silent
 from spaces.space import find_space

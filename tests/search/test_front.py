@@ -2,7 +2,7 @@ import math
 import random
 
 from search.front import front_means, front_numbers, non_dominated
-from search.store import TrialRecord
+from search.records import TrialRecord
 
 OBJECTIVES = {"accuracy": "max", "flops": "min"}
 

@@ -16,7 +16,7 @@ from search.datasets import load_data
 from search.evaluation import evaluate
 from search.kept import KeptFile, kept_data, kept_words, load_trained, read_kept
 from search.provenance import checksum
-from search.store import read_study
+from search.reading import read_study
 from search.study import run_study
 
 SPACE = """

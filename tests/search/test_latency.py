@@ -15,8 +15,8 @@ from search.front import front_numbers
 from search.measure import Latency, Quartiles
 from search.outcome import Assignment, Outcome
 from search.provenance import cpu_name
+from search.reading import read_attempts, read_proposals, read_trials
 from search.show import one_trial_data, study_data, trials_table
-from search.store import read_attempts, read_proposals, read_trials
 from search.study import run_study
 from search.trial import evaluate_candidate
 from spaces.training import Training

@@ -12,7 +12,7 @@ from search import show
 from search.cli import app
 from search.database import open_for_reading, storage_url
 from search.learnt import frequency_words, learnt_by_trials, sites_words
-from search.store import read_findings
+from search.reading import read_findings
 from spaces.space import make_space
 
 CONTENT = {

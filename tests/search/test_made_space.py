@@ -5,7 +5,7 @@ from instant import drive
 
 from blocks.errors import StudyError
 from search.plan import make_plan
-from search.store import read_proposals
+from search.reading import read_proposals
 from spaces.drawing import distinct_candidates
 from spaces.space import make_space
 

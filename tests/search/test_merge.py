@@ -24,8 +24,7 @@ from search.kept import read_kept
 from search.merge import merge
 from search.outcome import Answers
 from search.provenance import checksum
-from search.spending import device_seconds, read_runs, read_spans, wall_seconds
-from search.store import (
+from search.reading import (
     find_study,
     read_attempts,
     read_curves,
@@ -34,6 +33,7 @@ from search.store import (
     read_studies,
     read_trials,
 )
+from search.spending import device_seconds, read_runs, read_spans, wall_seconds
 
 SMALL = """
 backbone: resnet20

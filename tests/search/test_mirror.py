@@ -3,7 +3,7 @@ from instant import drive
 
 from search.front import front_numbers
 from search.mirror import Mirror
-from search.store import read_proposals
+from search.reading import read_proposals
 
 
 def test_optuna_finds_our_trials_values_and_front(opened, mirrored, storage):

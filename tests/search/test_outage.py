@@ -17,7 +17,7 @@ from search.database import open_for_reading, open_for_writing, storage_url
 from search.faults import fault_of
 from search.leases import SETTING, Heartbeat, LeaseLostError
 from search.postgres import PATIENCE, patience_of
-from search.store import find_study, read_attempts, read_proposals, read_trials
+from search.reading import find_study, read_attempts, read_proposals, read_trials
 
 
 @pytest.fixture(autouse=True)

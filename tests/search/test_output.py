@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from search import output
+from search.records import TrialRecord
 from search.show import front_table
-from search.store import TrialRecord
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import time
 
 from search.engine import Silent
 from search.plan import make_plan
-from search.store import read_attempts, read_trials
+from search.reading import read_attempts, read_trials
 from search.study import execute
 
 SPACE = """

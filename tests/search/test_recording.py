@@ -20,9 +20,9 @@ from search.convergence import Reached, curve_area, reached
 from search.database import open_for_reading, storage_url
 from search.outcome import Answers, Assignment, EpochResult, Outcome
 from search.peak import PROCESS, RESIDENT, PeakMemory
+from search.reading import read_curves, read_trials
 from search.recording import from_curve
 from search.show import one_trial_data, study_data, trials_table
-from search.store import read_curves, read_trials
 from search.trial import evaluate_candidate
 from search.trial_view import trial_tables
 from spaces.space import parse_space

@@ -5,8 +5,8 @@ from instant import drive
 
 from search import rehearsal
 from search.plan import make_plan
+from search.reading import read_studies, read_trials
 from search.rehearsal import copied, first_trials
-from search.store import read_studies, read_trials
 
 SMALL = """
 backbone: resnet20

@@ -8,8 +8,8 @@ from instant import accuracy_of, drive
 from blocks.errors import StudyError
 from search.front import front_means
 from search.proposed import proposal_counts, proposal_words
+from search.reading import read_proposals, read_trials
 from search.repeats import is_worth_repeating
-from search.store import read_proposals, read_trials
 
 OBJECTIVES = {"accuracy": "max", "flops": "min"}
 

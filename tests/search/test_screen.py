@@ -12,9 +12,9 @@ from blocks.errors import StudyError
 from search.live import settings_table
 from search.outcome import Outcome
 from search.plan import make_plan
+from search.reading import read_attempts, read_proposals, read_rejected, read_trials
 from search.screen import rejected_words
 from search.show import front_table, study_data, trials_table
-from search.store import read_attempts, read_proposals, read_rejected, read_trials
 from search.study import run_study
 from spaces.space import parse_space
 

@@ -34,13 +34,8 @@ from search.leases import (
 )
 from search.outcome import EpochResult
 from search.provenance import checksum
-from search.store import (
-    Store,
-    find_study,
-    read_attempts,
-    read_proposals,
-    read_trials,
-)
+from search.reading import find_study, read_attempts, read_proposals, read_trials
+from search.store import Store
 from search.study import run_study
 
 PARENT = Path(__file__).parents[1] / "support" / "parent.py"

@@ -14,7 +14,7 @@ from search.datasets import load_data
 from search.live import settings_table
 from search.outcome import Assignment
 from search.plan import make_plan
-from search.store import read_attempts
+from search.reading import read_attempts
 from search.study import run_study
 from search.training import train
 from search.trial import _start, evaluate_candidate

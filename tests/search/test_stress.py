@@ -11,7 +11,7 @@ import pytest
 import quick
 
 from search.database import open_for_reading, storage_url
-from search.store import read_attempts, read_proposals, read_study, read_trials
+from search.reading import read_attempts, read_proposals, read_study, read_trials
 
 EPOCHS = 2
 KILLS = 18  # after which a study is left alone

@@ -4,7 +4,7 @@ import pytest
 from search import tables
 from search.database import open_for_writing, storage_url
 from search.insight.store import Insight, packed, read_insights, unpacked, write_insights
-from search.store import read_study, read_trials
+from search.reading import read_study, read_trials
 
 
 @pytest.fixture
