@@ -30,7 +30,7 @@ def adopt_finished(study: Study) -> None:
         to_be_timed = study.plan.latency and origin.latency_ratio is None
         _keep(study.store, study.id, trial, origin, WAITING if to_be_timed else REUSED)
         study._take_over(trial, origin)
-        study._checkpoint(number).unlink(missing_ok=True)
+        study.drop_checkpoint(number)
         if not to_be_timed:
             study.waiting.remove(number)
             trial.state, trial.finished = REUSED, now()

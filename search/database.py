@@ -22,6 +22,9 @@ from search.faults import fault_of
 from search.postgres import await_turn, engine_of, is_postgres, widen, with_driver
 
 BUSY_SECONDS = 10
+# How long SQLite's log may grow before a commit of a trial brings it into the file, which takes
+# milliseconds: 32 MB. The mirror's commits, of another thread, do so from 4 MB on.
+LOG_PAGES = 8000
 DEFAULT_STORAGE = "sqlite:///studies.db"
 INSERTS: dict[str, Callable[[Table], Any]] = {
     "sqlite": sqlite.insert,
@@ -204,6 +207,7 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
     cursor.close()
 
 

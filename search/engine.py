@@ -8,10 +8,10 @@ alone uses it, in one thread.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -137,7 +137,7 @@ class Study(DecidingStudy):
             latency=self.plan.latency and (trained or number not in self.timed),
             trained=trained,
             weights=self._weights(trial),
-            checkpoint=str(self._checkpoint(number)),
+            checkpoint=self._checkpoint(number),
             data_folder=self.plan.place.folder,
             data_size=self.plan.place.size,
             data_split=self.plan.place.split,
@@ -161,9 +161,14 @@ class Study(DecidingStudy):
             data_split=self.plan.place.split,
         )
 
-    def _checkpoint(self, number: int) -> Path:
+    def _checkpoint(self, number: int) -> str:
         """Where a trial's training keeps how far it has come."""
-        return Path(f"{self._checkpoints}-{number}.pt")
+        return f"{self._checkpoints}-{number}.pt"
+
+    def drop_checkpoint(self, number: int) -> None:
+        """Take away what a training that needs it no longer has kept."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._checkpoint(number))
 
     def _weights(self, trial: TrialRecord) -> str:
         """The file of trained weights that a trial starts from; empty where it needs none."""
@@ -237,7 +242,7 @@ class Study(DecidingStudy):
             self._note_mistake(trial, outcome)
         self.keeper.note(number, key, files)
         self._settle_weights()
-        self._checkpoint(number).unlink(missing_ok=True)
+        self.drop_checkpoint(number)
         self.running.discard(number)
         if outcome.found is not None:
             self._expect(number, outcome.found)

@@ -66,6 +66,7 @@ class Store:
         self._open: Transaction | None = None
         self._trial_ids: dict[tuple[int, int], int] = {}
         self._known_provenance: set[str] = set()
+        self._last_provenance: tuple[Mapping[str, Any], str] = ({}, "")
 
     @property
     def is_writing(self) -> bool:
@@ -98,6 +99,7 @@ class Store:
             except BaseException:
                 self._trial_ids.clear()  # what was added is taken back
                 self._known_provenance.clear()
+                self._last_provenance = ({}, "")
                 raise
             finally:
                 self._open = None
@@ -451,7 +453,11 @@ class Store:
         writing.execute(statements.END_ATTEMPT, row)
 
     def _add_provenance(self, writing: Transaction, content: Mapping[str, Any]) -> str:
+        last, digest = self._last_provenance
+        if digest and content == last:  # as that of most trials is
+            return digest
         digest = content_digest("p1", dict(content))
+        self._last_provenance = (content, digest)
         if digest in self._known_provenance:
             return digest
         made = tables.provenance
