@@ -320,7 +320,10 @@ class Pool:
         if worker.assignment is not None:
             number = worker.assignment.trial
             self.study.on_lost(number, cause, worker.last_words)
-            self.watch.lost(self.study.trials[number], cause)
+            trial = self.study.trials[number]
+            self.watch.lost(trial, cause)
+            if trial.state == FAILED:  # too many have died over it
+                self.watch.finished(trial)
         return cause
 
     def close(self, *, at_once: bool) -> None:
