@@ -23,7 +23,8 @@ from search.postgres import await_turn, engine_of, is_postgres, widen, with_driv
 
 BUSY_SECONDS = 10
 # How long SQLite's log may grow before a commit of a trial brings it into the file, which takes
-# milliseconds: 32 MB. The mirror's commits, of another thread, do so from 4 MB on.
+# milliseconds: 32 MB. The mirror's commits, of another thread, do so from 4 MB on; trials that end
+# at once outrun it.
 LOG_PAGES = 8000
 DEFAULT_STORAGE = "sqlite:///studies.db"
 INSERTS: dict[str, Callable[[Table], Any]] = {

@@ -1,6 +1,7 @@
 import optuna
 from instant import drive
 
+from search.database import file_of
 from search.front import front_numbers
 from search.mirror import Mirror
 from search.reading import read_proposals
@@ -67,6 +68,16 @@ def test_mirroring_twice_adds_nothing(opened, mirrored, storage):
     mirrored(study)
     mirrored(study)
     assert len(optuna.load_study(study_name="attention", storage=storage).trials) == 5
+
+
+def test_the_log_is_brought_into_the_file_by_the_mirror(opened, mirrored):
+    study = opened(trials=80)
+    drive(study)
+    file = file_of(study.plan.storage)
+    before = file.stat().st_size
+    assert before < 2**18  # as the first tables left it: no commit of a trial has done it
+    mirrored(study)
+    assert file.stat().st_size > 2**19
 
 
 def test_a_strangers_study_of_the_same_name_is_left_alone(opened, storage):

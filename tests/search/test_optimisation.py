@@ -6,7 +6,7 @@ from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 
-from search.optimisation import FUSED, Cosine, make_optimiser, make_schedule
+from search.optimisation import FUSED, TORCHS, Cosine, make_optimiser, make_schedule
 from spaces.training import OPTIMIZERS, SCHEDULES, Training
 
 
@@ -46,6 +46,25 @@ def test_torch_optimisers_are_fused_and_what_timm_makes_of_the_name(name):
     assert type(optimiser) is type(timms)
     assert optimiser.defaults == timms.defaults
     assert optimiser.defaults["fused"] is True
+
+
+@pytest.mark.parametrize("name", TORCHS)
+def test_without_the_compiler_the_steps_are_the_same(name):
+    lean, plain = network(), network()
+    training = Training(optimizer=name, learning_rate=0.03, weight_decay=2e-4, momentum=0.8)
+    optimiser = make_optimiser(lean, training)
+    settings = dict(optimiser.defaults)
+    settings.pop("decoupled_weight_decay", None)  # Adam's, which AdamW has settled
+    usual = type(optimiser)(plain.parameters(), **settings)
+    images, labels = torch.randn(32, 1, 8, 8), torch.randint(3, (32,))
+    for _ in range(3):
+        for model, steps in ((lean, optimiser), (plain, usual)):
+            steps.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            steps.step()
+    for one, other in zip(lean.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, other)
+        assert one.requires_grad
 
 
 @pytest.mark.parametrize("warm", [0, 1, 7])
